@@ -1,0 +1,232 @@
+"""The Slurm backend: queues a study's whole DAG with submitit and returns.
+
+Every step becomes one job or array, `afterok` on the seals of its inputs and with `kill-on-invalid-dep`, so that what
+depends on a failure is cancelled and not left pending for ever; every array is followed by a one-task seal, `afterany`
+on it, whose exit status says whether the step is complete. The report is `afterany` on everything. A step that another
+study has queued already is claimed in the store and depended upon by its recorded job.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.slurm.slurm import _make_sbatch_string
+
+from prox_hpc.cluster import worker
+from prox_hpc.config import Cluster, Resources
+from prox_hpc.errors import UserError
+from prox_hpc.publish import publish_json, replace_json
+from prox_hpc.study.plan import Plan
+from prox_hpc.study.store import is_published, state_dir, task_states, write_step
+from prox_hpc.task import Step
+
+SEAL = Resources(mem_gb=2, time_min=30)
+SUBMITTING_STALE_S = 60  # a launcher that claimed a step and died before submitting it
+
+
+@dataclass(frozen=True)
+class Queued:
+    """How a step stands after launch: `jobs` are what dependents wait for (empty when published)."""
+
+    step: Step
+    jobs: tuple[str, ...]
+    note: str  # queued | reused | shared
+
+
+class SlurmTask(submitit.helpers.Checkpointable):
+    """One task as submitit runs it; on pre-emption or a time limit it is requeued and goes on from what is published."""
+
+    def __call__(self, step_file: str, index: int) -> None:
+        worker.run_task(step_file, index)
+
+
+def check_slurm(cluster: Cluster) -> None:
+    """Raises UserError where Slurm's commands are missing or its controller does not answer."""
+    for command in ("sbatch", "squeue", "srun"):
+        if shutil.which(command) is None:
+            raise UserError(
+                f"cluster.backend=slurm: `{command}` is not on PATH; run launch on a login node of the cluster, "
+                "start the development cluster (slurm/devcluster.sh start), or use cluster=local"
+            )
+    answer = subprocess.run(["sinfo", "-h", "-o", "%R"], capture_output=True, text=True, timeout=60)
+    if answer.returncode:
+        raise UserError(
+            f"cluster.backend=slurm: the controller does not answer ({answer.stderr.strip().splitlines()[:1]}); "
+            "try `sinfo`, or start the development cluster (slurm/devcluster.sh start)"
+        )
+    partitions = set(answer.stdout.split())
+    if cluster.partition and not set(cluster.partition.split(",")) <= partitions:
+        raise UserError(f"cluster.partition={cluster.partition}: there is none; Slurm knows {', '.join(sorted(partitions))}")
+
+
+def submit(plan: Plan, store: Path, cluster: Cluster, run_dir: Path) -> list[Queued]:
+    """Queue what is not published; -> one entry per step, in plan order."""
+    alive = _alive_jobs()
+    queued: dict[str, Queued] = {}
+    for step in plan:
+        if is_published(store, step):
+            queued[step.address] = Queued(step, (), "reused")
+            continue
+        claim = _claim(store, step, alive, run_dir)
+        if claim:
+            queued[step.address] = Queued(step, tuple(claim), "shared")
+            continue
+        jobs = _submit_step(step, store, cluster, queued)
+        record = {"jobs": jobs, "run": str(run_dir), "time": time.time()}
+        replace_json(state_dir(store, step) / "claim.json", record)
+        queued[step.address] = Queued(step, (jobs[-1],), "queued")
+    return list(queued.values())
+
+
+def _submit_step(step: Step, store: Path, cluster: Cluster, queued: dict[str, Queued]) -> list[str]:
+    """-> ids of the step's jobs; the last one is what dependents wait for."""
+    step_file = str(write_step(store, step))
+    indices = [i for i, state in enumerate(task_states(store, step)) if state.get("state") != "done"]
+    indices = indices or list(range(step.tasks))
+    wait = _dependency(step, queued)
+    executor = _executor(step, store, cluster, _resources(step, cluster), wait)
+    with submitit.helpers.clean_env():
+        if step.tasks == 1:
+            return [executor.submit(SlurmTask(), step_file, 0).job_id]
+        jobs = executor.map_array(SlurmTask(), [step_file] * len(indices), indices)
+        array = jobs[0].job_id.split("_")[0]
+        seal = _executor(step, store, cluster, SEAL, {"dependency": f"afterany:{array}"}, seal=True)
+        return [array, seal.submit(worker.run_seal, step_file).job_id]
+
+
+def _dependency(step: Step, queued: dict[str, Queued]) -> dict[str, Any]:
+    addresses = list(queued) if step.always else list(step.inputs.values())
+    jobs = sorted({job for address in addresses for job in queued[address].jobs})
+    if not jobs:
+        return {}
+    kind = "afterany" if step.always else "afterok"
+    return {"dependency": f"{kind}:{':'.join(jobs)}", "kill-on-invalid-dep": "yes"}
+
+
+def _resources(step: Step, cluster: Cluster) -> Resources:
+    return cluster.resources.get(step.kind) or cluster.resources.get("default") or Resources()
+
+
+def _parameters(step: Step, cluster: Cluster, ask: Resources, wait: dict[str, Any], seal: bool) -> dict[str, Any]:
+    """submitit's Slurm parameters (sbatch option names) for one job of a step."""
+    setup = [f"export {key}={shlex.quote(value)}" for key, value in cluster.environment.items()]
+    setup += [f"module load {module}" for module in cluster.modules] + cluster.setup
+    setup += [f"export OMP_NUM_THREADS={ask.cpus}", "umask 077"]
+    extra: dict[str, Any] = {**cluster.sbatch, **wait}
+    if cluster.account:
+        extra["account"] = cluster.account
+    if cluster.qos:
+        extra["qos"] = cluster.qos
+    if not cluster.requeue:
+        extra["no-requeue"] = True
+    parameters: dict[str, Any] = {
+        "job_name": f"{step.kind}:{step.name}" + (":seal" if seal else ""),
+        "time": ask.time_min,
+        "nodes": ask.nodes,
+        "ntasks_per_node": 1 if seal else max(1, step.processes // ask.nodes),
+        "cpus_per_task": ask.cpus,
+        "mem": f"{int(ask.mem_gb * 1024)}M",
+        "array_parallelism": cluster.array_parallelism,
+        "setup": setup,
+        "additional_parameters": extra,
+        "stderr_to_stdout": True,
+    }
+    if ask.gpus:
+        parameters["gpus_per_node"] = ask.gpus
+    if cluster.partition:
+        parameters["partition"] = cluster.partition
+    return parameters
+
+
+def _python(cluster: Cluster) -> str:
+    return " ".join(filter(None, [cluster.container, shlex.quote(cluster.python or sys.executable)]))
+
+
+def _executor(
+    step: Step, store: Path, cluster: Cluster, ask: Resources, wait: dict[str, Any], seal: bool = False
+) -> submitit.SlurmExecutor:
+    folder = state_dir(store, step) / "logs"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    executor = submitit.SlurmExecutor(folder=folder / "%j", python=_python(cluster), max_num_timeout=3)
+    executor.update_parameters(**_parameters(step, cluster, ask, wait, seal))
+    return executor
+
+
+def sbatch_scripts(plan: Plan, store: Path, cluster: Cluster) -> dict[str, str]:
+    """For a dry run: script name -> the sbatch text; dependencies are named by address instead of job id."""
+    scripts = {}
+    for step in plan:
+        command = f"{_python(cluster)} -u -m submitit.core._submit {state_dir(store, step) / 'logs' / '%j'}"
+        others = list(step.inputs.values()) if not step.always else ["every other step"]
+        kind = "afterany" if step.always else "afterok"
+        wait = {"dependency": f"{kind}:<{', '.join(others)}>", "kill-on-invalid-dep": "yes"} if others else {}
+        ask = _resources(step, cluster)
+        array = {"map_count": step.tasks} if step.tasks > 1 else {}
+        folder = state_dir(store, step) / "logs" / "%j"
+        parameters = _parameters(step, cluster, ask, wait, seal=False)
+        scripts[step.address] = _make_sbatch_string(command, folder, **parameters, **array)
+        if step.tasks > 1:
+            parameters = _parameters(step, cluster, SEAL, {"dependency": f"afterany:<{step.address}>"}, seal=True)
+            scripts[f"{step.address} (seal)"] = _make_sbatch_string(command, folder, **parameters)
+    return scripts
+
+
+def _alive_jobs() -> set[str]:
+    """Ids (array ids for arrays) of the user's jobs that are queued or running."""
+    user = os.environ.get("USER") or str(os.getuid())
+    answer = subprocess.run(["squeue", "-h", "-u", user, "-o", "%F"], capture_output=True, text=True, check=True)
+    return set(answer.stdout.split())
+
+
+def _claim(store: Path, step: Step, alive: set[str], run_dir: Path) -> list[str]:
+    """Claim a step for this launch: -> [] when it is ours to submit, else the job that already works on it."""
+    path = state_dir(store, step) / "claim.json"
+    mine = {"submitting": os.getpid(), "run": str(run_dir), "time": time.time()}
+    while not publish_json(path, mine):
+        claim = read_claim(store, step)
+        jobs = claim.get("jobs", [])
+        if jobs and jobs[-1] in alive and not step.always:
+            return [jobs[-1]]
+        if "submitting" in claim and time.time() - claim["time"] < SUBMITTING_STALE_S:
+            time.sleep(0.5)
+            alive |= _alive_jobs()
+        else:
+            path.unlink(missing_ok=True)  # its jobs are over and the step is not published: ours to try again
+    return []
+
+
+def read_claim(store: Path, step: Step) -> dict[str, Any]:
+    """The claim on a step ({} when there is none)."""
+    try:
+        return json.loads((state_dir(store, step) / "claim.json").read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def job_states(jobs: list[str]) -> dict[str, list[str]]:
+    """Slurm's states of jobs by (array) id, from accounting: {"12": ["COMPLETED", "FAILED"], ...}."""
+    if not jobs:
+        return {}
+    command = ["sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(jobs)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if answer.returncode:
+        raise UserError(f"sacct failed: {answer.stderr.strip()}; is Slurm accounting running?")
+    states: dict[str, list[str]] = {}
+    for line in answer.stdout.splitlines():
+        job, state = line.split("|")[:2]
+        states.setdefault(job.split("_")[0], []).append(state.split()[0])
+    return states
+
+
+def cancel(jobs: list[str]) -> None:
+    """scancel; jobs that are over already are not an error."""
+    if jobs:
+        subprocess.run(["scancel", *jobs], check=True)

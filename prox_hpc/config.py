@@ -1,0 +1,270 @@
+"""The schema of the whole configuration tree.
+
+Hydra composes `conf/` onto these dataclasses, so an unknown key or a value of the wrong type fails while composing.
+The attribute docs below are the reference of the settings; the YAML files carry only values. Everything here is plain
+data: `prox_hpc.study.plan` turns it into steps.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from omegaconf import MISSING
+
+
+@dataclass
+class Resources:
+    """What one task of a step asks of the scheduler."""
+
+    nodes: int = 1
+    processes: int = 1
+    """Ranks per node; more than one only for the DeepSpeed steps (`adapt`, `pretrain`): one per GPU."""
+    cpus: int = 1
+    """CPU cores per process; on one machine also the slots a task takes out of `cluster.slots`."""
+    gpus: int = 0
+    """GPUs per node."""
+    mem_gb: float = 4
+    """Memory per node."""
+    time_min: int = 60
+
+
+@dataclass
+class Cluster:
+    """Where steps run."""
+
+    backend: str = "local"
+    """`local` (this machine, bounded concurrency) or `slurm` (submitit)."""
+    device: str = "cpu"
+    """Device of the DeepSpeed steps and of evaluation: `cpu` or `cuda`."""
+    slots: int = 2
+    """local: CPU cores to fill; a task takes `processes * cpus` of them."""
+    account: Optional[str] = None
+    partition: Optional[str] = None
+    qos: Optional[str] = None
+    array_parallelism: int = 256
+    """slurm: tasks of one array that may run at once."""
+    modules: list[str] = field(default_factory=list)
+    """slurm: `module load` lines put before every task."""
+    setup: list[str] = field(default_factory=list)
+    """slurm: further shell lines put before every task."""
+    container: Optional[str] = None
+    """slurm: command prefix of every task, e.g. `apptainer exec --nv image.sif`."""
+    python: Optional[str] = None
+    """Interpreter of the tasks; default: the one that runs `launch`."""
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    """slurm: extra sbatch options, e.g. {constraint: a100, exclusive: true}."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Environment variables of every task."""
+    requeue: bool = True
+    resources: dict[str, Resources] = field(default_factory=dict)
+    """Per kind of step, `default` for the others."""
+
+
+@dataclass
+class Corpus:
+    """A named source of documents."""
+
+    name: str = MISSING
+    kind: str = MISSING
+    """`generated` (the seeded web with known truth) or `files`."""
+    blocks: int = 0
+    """generated: number of blocks; files: 0 = one block per file (or per `block_documents` rows of Parquet)."""
+    tasks: int = 1
+    """Array size of the steps that work on the corpus (at most one task per block)."""
+    limit: Optional[int] = None
+    """files: only the first so many documents of each file."""
+    # generated
+    documents: int = 2000
+    """generated: size in documents."""
+    seed: int = 0
+    # files
+    path: Optional[str] = None
+    """files: a file, folder, glob or fsspec URL of JSONL, JSONL.gz, JSONL.zst or Parquet."""
+    text_column: str = "text"
+    """files: a string column, or a list-of-lines column (joined by newline)."""
+    id_column: str = "id"
+    """files: when a record lacks it, `file name:row` is the id."""
+    keep_column: Optional[str] = None
+    """files: one truth value per line (true = main content); gives gold programs."""
+    block_documents: int = 5000
+    """files: rows of Parquet per block."""
+
+
+@dataclass
+class Shape:
+    """A Llama-family architecture (transformers' names)."""
+
+    hidden_size: int = 128
+    intermediate_size: int = 344
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 2
+    num_key_value_heads: int = 2
+    vocab_size: int = 2048
+    max_position_embeddings: int = 256
+    tie_word_embeddings: bool = False
+    architecture: str = "llama"
+    """`llama` or `gpt_neox` (Pythia)."""
+
+
+@dataclass
+class Training:
+    """One DeepSpeed training run."""
+
+    tokens: int = 400_000
+    """Tokens to train on (SFT: prompt and program tokens)."""
+    context: int = 256
+    """Tokens per sequence."""
+    batch_tokens: int = 8192
+    """Tokens per optimiser step over all ranks, a multiple of `micro_batch * context * ranks`."""
+    micro_batch: int = 16
+    """Sequences per rank and forward pass."""
+    learning_rate: float = 3e-3
+    min_learning_rate: float = 3e-4
+    warmup_steps: int = 20
+    schedule: str = "cosine"
+    """`cosine`, `wsd` (warm-up, constant, decay) or `constant`."""
+    decay_steps: int = 0
+    """wsd: steps of the final decay."""
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    grad_clip: float = 1.0
+    dtype: str = "bf16"
+    """`bf16` or `fp32`."""
+    zero_stage: int = 1
+    """DeepSpeed ZeRO stage; 0 with bf16 is refused (it takes a phantom optimiser step)."""
+    compile: bool = False
+    checkpoints: int = 4
+    """Checkpoints exported on the way, evenly spaced, the last at the end."""
+
+
+@dataclass
+class Serve:
+    """The SGLang server of a refine task."""
+
+    command: list[str] = field(default_factory=list)
+    """How to start Python where sglang is installed, e.g. [apptainer, exec, --nv, sglang.sif, python3];
+    empty: this interpreter, with the CPU recipe's side folder when the device is `cpu`."""
+    device: str = "cpu"
+    dtype: str = "bfloat16"
+    arguments: list[str] = field(default_factory=list)
+    """Further arguments of `sglang.launch_server`."""
+    requests_in_flight: int = 32
+    max_total_tokens: Optional[int] = None
+    """KV-cache tokens; must be set on a CPU, where SGLang would otherwise take nearly all memory."""
+    mem_fraction: Optional[float] = None
+    start_timeout_s: int = 600
+    request_timeout_s: int = 600
+    port: Optional[int] = None
+    """Default: a free one. The server binds 127.0.0.1 only."""
+
+
+@dataclass
+class Refiner:
+    """A model that writes programs, how it is prompted and served, and how it is made when it does not exist yet."""
+
+    name: str = MISSING
+    train: bool = False
+    """The study makes the refiner itself (labels, SFT), one model for both stages, instead of being given models."""
+    doc_model: Optional[str] = None
+    """Folder or hub name."""
+    chunk_model: Optional[str] = None
+    prompt: str = "tags"
+    """Prompt template: `tags` (ours) or `llama2` (the released ProX refiners)."""
+    doc_answers: list[str] = field(default_factory=lambda: ["keep_doc()", "drop_doc()"])
+    """The two answers whose first differing token is scored: keep, drop."""
+    profile: str = "v1"
+    parameters: Optional[int] = None
+    """Non-embedding parameters of a given model, for the FLOPs; null: read from its config.json."""
+    max_chunk_tokens: int = 1500
+    max_doc_tokens: int = 2000
+    """Longer documents are shown to the doc stage by head and tail."""
+    max_new_tokens: int = 256
+    doc_threshold: float = 0.0
+    """Keep when log p(keep) - log p(drop) >= this."""
+    chunk_margin: float = 0.0
+    """Also program documents whose score is up to this much below the threshold (all if an arm needs no doc stage)."""
+    constrained: bool = True
+    """Constrain decoding to the program grammar."""
+    # how a refiner is made
+    shape: Shape = field(default_factory=Shape)
+    training: Training = field(default_factory=Training)
+    seed_corpus: Corpus = field(default_factory=lambda: Corpus(name="seed", kind="generated"))
+    """Documents whose gold programs are the labels."""
+    lm_weight: float = 0.1
+    """Weight of the loss on the page beside the loss on the program (1.0)."""
+    serve: Serve = field(default_factory=Serve)
+
+
+@dataclass
+class Arm:
+    """One variant of the training corpus."""
+
+    kind: str = MISSING
+    """raw | rule | refined | gold | random"""
+    rules: list[str] = field(default_factory=list)
+    """rule: datatrove filters in order: gopher_repetition, gopher_quality, c4, fineweb."""
+    doc: bool = True
+    """refined: execute the doc programs."""
+    chunk: bool = True
+    """refined: execute the chunk programs."""
+    profile: str = "v1"
+    """refined: profile of the program language, `v1` or `deletion_only`."""
+    like: str = "prox_dc"
+    """random: the arm whose document retention is matched."""
+
+
+@dataclass
+class Trainee:
+    """The LM pre-trained on an arm."""
+
+    name: str = MISSING
+    model: Optional[str] = None
+    """Hub name or folder to continue pre-training from; null: from scratch with `shape`."""
+    tokenizer: Optional[str] = None
+    """Hub name or folder; null: the study's own small tokenizer."""
+    shape: Shape = field(default_factory=Shape)
+    training: Training = field(default_factory=Training)
+
+
+@dataclass
+class Evaluation:
+    """What every checkpoint is measured on."""
+
+    name: str = MISSING
+    kind: str = "world"
+    """`world` (clean held-out text and cloze items of the generated web) or `files` (gold text by `keep_column`)."""
+    tasks: list[str] = field(default_factory=lambda: ["world_bpb", "world_cloze"])
+    """lm-eval task names, ours or lm-eval's own."""
+    documents: int = 100
+    """Held-out documents for bits per byte."""
+    items: int = 200
+    """Cloze items."""
+    metric: str = "world_cloze"
+    """The task whose score is compared against compute (accuracy up is better, bits per byte down)."""
+    path: Optional[str] = None
+    """files: as corpus.path."""
+    text_column: str = "text"
+    keep_column: Optional[str] = None
+    batch_size: int = 32
+
+
+@dataclass
+class Config:
+    name: str = "quickstart"
+    """Name of the study and of its run folder."""
+    output: str = "outputs"
+    """Everything is written under this folder: `runs/NAME` and the `store` shared by all studies."""
+    run_dir: Optional[str] = None
+    """Default: OUTPUT/runs/NAME (plus the overrides of a multirun point)."""
+    store: Optional[str] = None
+    """Default: OUTPUT/store. On a cluster: a folder every node sees."""
+    seeds: list[int] = field(default_factory=lambda: [1, 2])
+    """Trainee seeds per arm."""
+    dry_run: bool = False
+    """Print the DAG and every sbatch script; submit nothing."""
+    cluster: Cluster = field(default_factory=Cluster)
+    corpus: Corpus = field(default_factory=Corpus)
+    refiner: Refiner = field(default_factory=Refiner)
+    arm: dict[str, Arm] = field(default_factory=dict)
+    trainee: Trainee = field(default_factory=Trainee)
+    evaluation: Evaluation = field(default_factory=Evaluation)

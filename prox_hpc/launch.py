@@ -1,0 +1,192 @@
+"""The front door: `python -m prox_hpc.launch [group=option] [key=value] [-m key=a,b]`.
+
+Composes the configuration, plans the study, and either runs it on this machine with live progress, or queues all of it
+on Slurm and returns. Whatever is published already is reused. Exit status: 0 done or queued, 1 a step failed, 2 the
+user's mistake (told in one line, before anything is queued), 130 interrupted.
+"""
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from prox_hpc.config import Config
+from prox_hpc.display import Display, print_dry_run, print_queued
+from prox_hpc.errors import EXIT_USER_ERROR, UserError
+from prox_hpc.study import store as disk
+from prox_hpc.study.plan import Plan, plan_study
+
+_composed: list[Config | UserError] = []  # the studies of this call: several in a multirun
+
+
+def conf_dir() -> str:
+    """The shipped configuration tree: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return str(next(path for path in (package / "conf", package.parent / "conf") if path.is_dir()))
+
+
+def typed(cfg: DictConfig) -> Config:
+    """The composed configuration as dataclasses, with every path absolute. Raises UserError for a missing value."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(f"{missing[0]}: must be set; e.g. {missing[0]}=VALUE")
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, Config)
+    output = Path(config.output).expanduser().resolve()
+    config.output = str(output)
+    config.store = str(Path(config.store).expanduser().resolve() if config.store else output / "store")
+    config.run_dir = str(Path(config.run_dir).expanduser().resolve() if config.run_dir else output / "runs" / config.name)
+    return config
+
+
+def _point_of_sweep(config: Config) -> None:
+    """Give each point of a multirun its own run folder, named by what is swept."""
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN:
+        return
+    swept = [item for item in hydra_config.overrides.task if item not in sys.argv]  # `refiner=xs` of `refiner=xs,s`
+    name = ",".join(swept).replace("/", "_") or str(hydra_config.job.num)
+    config.run_dir = str(Path(str(config.run_dir)) / name[:150])
+
+
+def plan(config: Config) -> Plan:
+    """The DAG of a study; looks at the files of its corpora. Raises UserError."""
+    from prox_hpc.corpus.read import Source, plan_files
+
+    return plan_study(config, plan_files, lambda description: len(Source.of_files(description).blocks))
+
+
+def check(config: Config) -> Plan:
+    """Everything that can be found wrong before anything is queued; -> the plan. Raises UserError."""
+    study = plan(config)
+    backend = config.cluster.backend
+    if backend not in ("local", "slurm"):
+        raise UserError(f"cluster.backend={backend}: unknown; one of local, slurm")
+    if config.dry_run:
+        return study
+    if backend == "slurm":
+        from prox_hpc.cluster.slurm import check_slurm
+
+        check_slurm(config.cluster)
+    check_models(config)
+    disk.probe(Path(str(config.store)))
+    disk.check_run(Path(str(config.run_dir)), study, asdict(config))
+    return study
+
+
+def launch(config: Config, study: Plan, console: Console) -> int:
+    """Run or queue one checked study; -> exit status."""
+    store, run = Path(str(config.store)), Path(str(config.run_dir))
+    if config.dry_run:
+        print_dry_run(study, store, config, console)
+        return 0
+    disk.open_run(run, study, asdict(config))
+    (run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+    start = _queue if config.cluster.backend == "slurm" else _run_here
+    return start(config, study, store, run, console)
+
+
+def check_models(config: Config) -> None:
+    """Folders given as models must hold one, and a fixed port must be free. Raises UserError."""
+    refiner, trainee = config.refiner, config.trainee
+    for key, value in (
+        ("refiner.doc_model", refiner.doc_model),
+        ("refiner.chunk_model", refiner.chunk_model),
+        ("trainee.model", trainee.model),
+    ):
+        if value is None or not (Path(value).exists() or value.startswith(("/", "./", "../", "~"))):
+            continue  # a hub name
+        folder = Path(value).expanduser()
+        for name, what in (("config.json", "a model"), ("tokenizer.json", "a tokenizer")):
+            if not any((folder / option).exists() for option in {name, name.replace("tokenizer.json", "tokenizer.model")}):
+                raise UserError(f"{key}={value}: no {name} there, so it is not the folder of {what}; save {what} there")
+    port = refiner.serve.port
+    if port is not None and config.cluster.backend == "local":
+        import socket
+
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise UserError(
+                    f"refiner.serve.port={port}: is in use or not allowed ({error.strerror}); "
+                    "leave it out and a free port is taken"
+                ) from error
+
+
+def _queue(config: Config, study: Plan, store: Path, run: Path, console: Console) -> int:
+    from prox_hpc.cluster.slurm import submit
+
+    queued = submit(study, store, config.cluster, run)
+    print_queued(queued, run, console)
+    return 0
+
+
+def _run_here(config: Config, study: Plan, store: Path, run: Path, console: Console) -> int:
+    from prox_hpc.cluster.local import LocalRun
+
+    pid_file = run / "launcher.pid"
+    pid_file.write_text(str(os.getpid()))
+    local = LocalRun(study, store, config.cluster)
+    try:
+        with Display(local, run, console) as display:
+            fine = local.run(display.tick)
+    finally:
+        pid_file.unlink(missing_ok=True)
+    display.conclude()
+    return 0 if fine else 1
+
+
+@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
+def _compose(cfg: DictConfig) -> None:
+    """Hydra only composes: what it catches from here it would report in its own words."""
+    try:
+        config = typed(cfg)
+        _point_of_sweep(config)
+        _composed.append(config)
+    except UserError as error:
+        _composed.append(error)
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type", "reference_type")))
+
+
+def main() -> int:
+    ConfigStore.instance().store(name="base_config", node=Config)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions on to here
+    try:
+        _compose()
+        studies = []
+        for config in _composed:  # all points of a multirun are checked before the first is queued
+            if isinstance(config, UserError):
+                raise config
+            studies.append((config, check(config)))
+        console = Console()
+        return max((launch(config, study, console) for config, study in studies), default=0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except (HydraException, OmegaConfBaseException) as error:
+        key = getattr(error, "full_key", None)
+        told = _one_line(error)
+        print(f"error: {f'{key}: ' if key and key not in told else ''}{told}", file=sys.stderr)
+        print("see `python -m prox_hpc.launch --help` for the groups and `--cfg job` for all keys", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted: running tasks were stopped; launch again to go on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

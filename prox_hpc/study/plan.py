@@ -1,0 +1,270 @@
+"""From a configuration to the DAG of steps. Pure: what it needs from the disk (the files of a corpus) is passed in.
+
+    corpus -> [refine] -> programs -> [execute] -> an arm's corpus -> [tokenize] -> [pretrain] -> [evaluate] -> [report]
+              [filter] ------------------------> an arm's corpus ->    (same)
+    seed corpus -> [tokenizer] -> [labels] -> [adapt] -> refiner
+
+A step's configuration holds only what changes its products, so that studies and sweep points share what they have in
+common; how it runs (device, server command, ranks) goes into `runtime`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from prox_hpc.config import Arm, Config, Corpus
+from prox_hpc.errors import UserError
+from prox_hpc.task import Step
+
+# Held-out pages and their facts' questions come from their own seed, far from any corpus seed a user would write.
+HELD_OUT_SEED = 1_000_003
+
+Files = Callable[[Corpus], dict[str, Any]]
+"""Lists and checks the files of a corpus: -> the plain `source` description of `prox_hpc.corpus.read.plan_files`."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a step reads documents: a published corpus (address) or the user's files (description)."""
+
+    blocks: int
+    address: str | None = None
+    files: dict[str, Any] | None = None
+
+    def inputs(self) -> dict[str, str]:
+        return {"corpus": self.address} if self.address else {}
+
+    def config(self) -> dict[str, Any]:
+        return {"source": self.files} if self.files else {}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a study in an order in which every step follows its inputs; the report is last."""
+
+    steps: tuple[Step, ...]
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    @property
+    def addresses(self) -> set[str]:
+        return {step.address for step in self.steps}
+
+
+@dataclass
+class _Builder:
+    config: Config
+    files: Files
+    count_blocks: Callable[[dict[str, Any]], int]
+    steps: dict[str, Step] = field(default_factory=dict)
+    roles: dict[str, str] = field(default_factory=dict)
+
+    def add(self, step: Step, role: str | None = None) -> Step:
+        self.steps.setdefault(step.address, step)
+        if role:
+            self.roles[role] = step.address
+        return step
+
+    def source(self, corpus: Corpus, sites: str, role: str) -> Source:
+        if corpus.kind == "files":
+            described = self.files(corpus)
+            return Source(self.count_blocks(described), files=described)
+        blocks = corpus.blocks or 1
+        config = {"documents": corpus.documents, "blocks": blocks, "seed": corpus.seed, "sites": sites}
+        step = Step("generate", corpus.name, config, tasks=min(corpus.tasks, blocks))
+        return Source(blocks, address=self.add(step, role).address)
+
+    def processes(self, kind: str) -> int:
+        resources = self.config.cluster.resources
+        asked = resources.get(kind) or resources.get("default")
+        return asked.nodes * asked.processes if asked else 1
+
+
+def plan_study(config: Config, files: Files, count_blocks: Callable[[dict[str, Any]], int]) -> Plan:
+    """The whole DAG of a study. Raises UserError where the configuration contradicts itself."""
+    check(config)
+    build = _Builder(config, files, count_blocks)
+    corpus = build.source(config.corpus, "test", "corpus")
+    tasks = max(1, min(config.corpus.tasks, corpus.blocks))
+    tokenizer, refiner = _refiner(build, corpus)
+    if any(arm.kind == "refined" for arm in config.arm.values()):
+        refine = build.add(_refine(config, corpus, refiner, tasks), "refine")
+        if config.corpus.kind == "generated" or config.corpus.keep_column:
+            inputs = {**corpus.inputs(), "programs": refine.address}
+            build.add(Step("score", refine.name, corpus.config(), inputs), "score")
+    held_out = build.add(_held_out(build), "heldout")
+    for name, arm in _in_order(config.arm):
+        arm_corpus = _arm_corpus(build, name, arm, corpus, tasks)
+        tokens = build.add(_tokenize(config, name, arm_corpus, tokenizer, tasks), f"tokens/{name}")
+        for seed in config.seeds:
+            _train_and_evaluate(build, f"{name}/seed{seed}", seed, tokens, tokenizer, held_out)
+    report = {
+        "study": asdict(config),
+        "steps": {a: {k: getattr(s, k) for k in ("kind", "name", "inputs", "tasks")} for a, s in build.steps.items()},
+    }
+    report["study"].pop("cluster")  # where it runs does not make it another report
+    for key in ("dry_run", "output", "store"):
+        report["study"].pop(key)
+    build.add(Step("report", config.name, report, dict(build.roles), always=True, runtime={"run_dir": config.run_dir}))
+    return Plan(tuple(build.steps.values()))
+
+
+def check(config: Config) -> None:
+    """Contradictions that the schema cannot see. Raises UserError."""
+    if config.corpus.kind == "files" and not config.corpus.path:
+        raise UserError("corpus.path is not set; give a file, a folder, a glob or an fsspec URL: corpus.path=PATH")
+    if config.evaluation.kind == "files" and not config.evaluation.path:
+        raise UserError("evaluation.path is not set; give held-out documents with line flags: evaluation.path=PATH")
+    if not config.arm:
+        raise UserError("arm: no arm is chosen; e.g. arm=[raw,prox_dc]")
+    for name, arm in config.arm.items():
+        if arm.kind not in ("raw", "rule", "refined", "gold", "random"):
+            raise UserError(f"arm.{name}.kind={arm.kind}: unknown; one of raw, rule, refined, gold, random")
+        if arm.kind == "random" and arm.like not in config.arm:
+            raise UserError(f"arm.{name}.like={arm.like}: that arm is not in the study; add it: arm=[...,{arm.like}]")
+        if arm.kind == "gold" and config.corpus.kind == "files" and not config.corpus.keep_column:
+            raise UserError(f"arm.{name}: the corpus has no gold; set corpus.keep_column or leave the arm out")
+    if config.corpus.kind not in ("generated", "files"):
+        raise UserError(f"corpus.kind={config.corpus.kind}: unknown; one of generated, files")
+    _check_models(config)
+    if not config.seeds:
+        raise UserError("seeds: at least one trainee seed is needed; e.g. seeds=[1,2]")
+    if len(set(config.seeds)) != len(config.seeds):
+        raise UserError(f"seeds={config.seeds}: a seed stands twice; the second run would be the first")
+
+
+def _check_models(config: Config) -> None:
+    refiner, trainee = config.refiner, config.trainee
+    refined = any(arm.kind == "refined" for arm in config.arm.values())
+    given = [key for key in ("doc_model", "chunk_model") if getattr(refiner, key)]
+    if refined and refiner.train and given:
+        raise UserError(f"refiner.{given[0]}={getattr(refiner, given[0])}: with refiner.train=true the study makes its own")
+    if refined and not refiner.train and len(given) < 2:
+        raise UserError(
+            f"refiner={refiner.name}: needs refiner.doc_model and refiner.chunk_model (folders or hub names, may be the "
+            "same); refiner=nano makes its own"
+        )
+    if refiner.train and trainee.tokenizer is None and trainee.shape.vocab_size != refiner.shape.vocab_size:
+        raise UserError(
+            f"trainee.tokenizer: is not set, and trainee.shape.vocab_size={trainee.shape.vocab_size} is not the size of "
+            f"the study's own ({refiner.shape.vocab_size}); give a folder or hub name: trainee.tokenizer=..."
+        )
+
+
+def _in_order(arms: dict[str, Arm]) -> list[tuple[str, Arm]]:
+    """Arms that match another one's retention come after it."""
+    return sorted(arms.items(), key=lambda item: item[1].kind == "random")
+
+
+def _refiner(build: _Builder, corpus: Source) -> tuple[Step | None, Step | None]:
+    """The study's own tokenizer and refiner, where it needs them: -> (tokenizer step, adapt step)."""
+    config, refiner = build.config, build.config.refiner
+    made_here = refiner.train and any(arm.kind == "refined" for arm in config.arm.values())
+    if not made_here and config.trainee.tokenizer:
+        return None, None
+    seed = build.source(refiner.seed_corpus, "train", "seed") if refiner.train else corpus
+    vocabulary = (refiner if refiner.train else config.trainee).shape.vocab_size
+    tokenizer = build.add(
+        Step("tokenizer", f"bpe{vocabulary}", {"vocab_size": vocabulary, **seed.config()}, seed.inputs()), "tokenizer"
+    )
+    if not made_here:
+        return tokenizer, None
+    settings = {k: getattr(refiner, k) for k in ("prompt", "max_chunk_tokens", "max_doc_tokens", "doc_answers")}
+    labels = Step("labels", refiner.name, {**settings, **seed.config()}, {**seed.inputs(), "tokenizer": tokenizer.address})
+    build.add(labels, "labels")
+    adapt = Step(
+        "adapt",
+        refiner.name,
+        {
+            "prompt": refiner.prompt,
+            "shape": asdict(refiner.shape),
+            "training": asdict(refiner.training),
+            "lm_weight": refiner.lm_weight,
+            "seed": refiner.seed_corpus.seed,
+        },
+        {"labels": labels.address, "tokenizer": tokenizer.address},
+        processes=build.processes("adapt"),
+        runtime={"device": config.cluster.device},
+    )
+    return tokenizer, build.add(adapt, "adapt")
+
+
+def _refine(config: Config, corpus: Source, refiner: Step | None, tasks: int) -> Step:
+    refined = [arm for arm in config.arm.values() if arm.kind == "refined"]
+    keys = ("prompt", "doc_answers", "profile", "max_chunk_tokens", "max_doc_tokens", "max_new_tokens")
+    keys += ("doc_threshold", "chunk_margin", "constrained", "doc_model", "chunk_model")
+    meaning = {
+        "refiner": {key: getattr(config.refiner, key) for key in keys},
+        "doc_stage": any(arm.doc for arm in refined),
+        "chunk_stage": any(arm.chunk for arm in refined),
+        "program_all": any(arm.chunk and not arm.doc for arm in refined),
+        **corpus.config(),
+    }
+    inputs = {**corpus.inputs(), **({"refiner": refiner.address} if refiner else {})}
+    runtime = {"serve": asdict(config.refiner.serve)}
+    return Step("refine", f"{config.corpus.name}-{config.refiner.name}", meaning, inputs, tasks=tasks, runtime=runtime)
+
+
+def _held_out(build: _Builder) -> Step:
+    evaluation = build.config.evaluation
+    if evaluation.kind == "world":
+        seed = HELD_OUT_SEED + build.config.corpus.seed
+        config = {"kind": "world", "documents": evaluation.documents, "items": evaluation.items, "seed": seed}
+        return Step("heldout", evaluation.name, config)
+    columns = {"text_column": evaluation.text_column, "keep_column": evaluation.keep_column}
+    held_out = Corpus(name=evaluation.name, kind="files", path=evaluation.path, limit=evaluation.documents, **columns)
+    return Step("heldout", evaluation.name, {"kind": "files", "source": build.files(held_out)})
+
+
+def _arm_corpus(build: _Builder, name: str, arm: Arm, corpus: Source, tasks: int) -> Source:
+    """The documents of an arm: the raw corpus itself, or the product of a filter or execute step over it."""
+    config = build.config
+    if arm.kind == "raw":
+        return corpus
+    meaning, inputs = dict(corpus.config()), corpus.inputs()
+    if arm.kind == "rule":
+        step = Step("filter", name, {**meaning, "rules": arm.rules}, inputs, tasks=tasks)
+    else:
+        settings = {"kind": arm.kind}
+        if arm.kind == "refined":
+            settings |= {"doc": arm.doc, "chunk": arm.chunk, "profile": arm.profile}
+            settings["doc_threshold"] = config.refiner.doc_threshold
+            inputs |= {"programs": build.roles["refine"]}
+        if arm.kind == "random":
+            settings["seed"] = config.corpus.seed
+            inputs |= {"like": build.roles[f"arm/{arm.like}"]}
+        step = Step("execute", name, {**meaning, "arm": settings}, inputs, tasks=tasks)
+    return Source(corpus.blocks, address=build.add(step, f"arm/{name}").address)
+
+
+def _tokenize(config: Config, name: str, corpus: Source, tokenizer: Step | None, tasks: int) -> Step:
+    inputs = corpus.inputs()
+    if tokenizer and config.trainee.tokenizer is None:
+        inputs |= {"tokenizer": tokenizer.address}
+    meaning = {**corpus.config(), "tokenizer": config.trainee.tokenizer}
+    return Step("tokenize", name, meaning, inputs, tasks=tasks)
+
+
+def _train_and_evaluate(
+    build: _Builder, name: str, seed: int, tokens: Step, tokenizer: Step | None, held_out: Step
+) -> None:
+    config = build.config
+    trainee = config.trainee
+    meaning = {"shape": asdict(trainee.shape), "training": asdict(trainee.training), "seed": seed}
+    meaning |= {"model": trainee.model, "tokenizer": trainee.tokenizer}
+    inputs = {"tokens": tokens.address}
+    if "tokenizer" in tokens.inputs and tokenizer:
+        inputs |= {"tokenizer": tokenizer.address}
+    runtime = {"device": config.cluster.device}
+    label = f"{trainee.name}-{name.replace('/', '-')}"
+    pretrain = Step("pretrain", label, meaning, inputs, processes=build.processes("pretrain"), runtime=runtime)
+    build.add(pretrain, f"pretrain/{name}")
+    evaluate = Step(
+        "evaluate",
+        label,
+        {"tasks": config.evaluation.tasks, "batch_size": config.evaluation.batch_size},
+        {"pretrain": pretrain.address, "heldout": held_out.address},
+        runtime=runtime,
+    )
+    build.add(evaluate, f"evaluate/{name}")

@@ -1,0 +1,124 @@
+"""How a study stands, read from the disk (and from Slurm's accounting for its jobs): rows, table, JSON.
+
+Reads only; works while the study runs, after it died, and from any login node.
+"""
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from prox_hpc.study.store import is_published, load_run, state_dir, task_states
+from prox_hpc.task import Step
+
+STALE_S = 120
+MARK = {"done": "green", "running": "cyan", "failed": "red", "cancelled": "red", "queued": "yellow", "waiting": "dim"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One step's state: waiting | queued | running | done | failed | cancelled."""
+
+    address: str
+    state: str
+    tasks: int
+    tasks_done: int
+    done: float = 0
+    total: float = 0
+    unit: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    jobs: tuple[str, ...] = ()
+
+    @property
+    def progress(self) -> str:
+        share = f"{100 * self.done / self.total:.0f}% of {self.total:,.0f} {self.unit}" if self.total else ""
+        figures = ", ".join(f"{_figure(value)} {key.replace('_per_second', '/s')}" for key, value in self.figures.items())
+        return "  ".join(filter(None, [share, figures]))
+
+
+def _figure(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def row(store: Path, step: Step, job_states: dict[str, list[str]], jobs: list[str]) -> Row:
+    """The state of one step; `job_states`: Slurm's states of its jobs ({} on one machine)."""
+    states = task_states(store, step)
+    done = sum(state.get("state") == "done" for state in states)
+    begun = [state for state in states if state]
+    figures: dict[str, Any] = {}
+    for state in begun:
+        for key, value in state.get("figures", {}).items():
+            rate = key.endswith("_per_second") and isinstance(value, (int, float))
+            if state["state"] == "running" or not rate:
+                figures[key] = figures.get(key, 0) + value if rate else value
+    errors = [state["error"] for state in states if state.get("error")]
+    return Row(
+        address=step.address,
+        state=_state(store, step, begun, done, [s for job in jobs for s in job_states.get(job, [])]),
+        tasks=step.tasks,
+        tasks_done=step.tasks if is_published(store, step) else done,
+        done=sum(state.get("done", 0) for state in begun),
+        total=sum(state.get("total", 0) for state in begun) * step.tasks / max(1, len(begun)),
+        unit=next((state["unit"] for state in begun if "unit" in state), ""),
+        figures=figures,
+        error=errors[0] if errors else "",
+        jobs=tuple(jobs),
+    )
+
+
+def _state(store: Path, step: Step, begun: list[dict[str, Any]], done: int, slurm: list[str]) -> str:
+    if is_published(store, step) or (step.always and begun and done == step.tasks):
+        return "done"
+    living = [s for s in slurm if s in ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "CONFIGURING")]
+    if slurm and not living:
+        return "cancelled" if all(s == "CANCELLED" for s in slurm) else "failed" if set(slurm) != {"COMPLETED"} else "running"
+    if any(state["state"] == "failed" for state in begun) and not living:
+        return "failed"
+    if any(state["state"] == "running" and time.time() - state["updated"] < STALE_S for state in begun) or done:
+        return "running"
+    if living:
+        return "running" if "RUNNING" in living else "queued"
+    return "failed" if begun else "waiting"
+
+
+def read(run: Path) -> list[Row]:
+    """All steps of a run in plan order. Raises UserError when `run` is no run folder."""
+    config, steps = load_run(run)
+    store = Path(config["store"])
+    claims: dict[str, list[str]] = {}
+    job_states: dict[str, list[str]] = {}
+    if config["cluster"]["backend"] == "slurm":
+        from prox_hpc.cluster import slurm  # submitit is not needed to look at a local run
+
+        claims = {step.address: slurm.read_claim(store, step).get("jobs", []) for step in steps}
+        job_states = slurm.job_states(sorted({job for jobs in claims.values() for job in jobs}))
+    return [row(store, step, job_states, claims.get(step.address, [])) for step in steps]
+
+
+def table(rows: list[Row], title: str) -> Table:
+    """The rows as a terminal table."""
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for column in ("step", "state", "tasks", "progress"):
+        shown.add_column(column, overflow="fold", no_wrap=column != "progress")
+    if any(item.jobs for item in rows):
+        shown.add_column("job")
+    for item in rows:
+        cells = [item.address, f"[{MARK[item.state]}]{item.state}[/]", f"{item.tasks_done}/{item.tasks}", item.error or item.progress]
+        shown.add_row(*cells, *([",".join(item.jobs)] if item.jobs else []))
+    return shown
+
+
+def to_json(rows: list[Row]) -> list[dict[str, Any]]:
+    return [asdict(item) for item in rows]
+
+
+def logs(store: Path, step: Step) -> Path:
+    """Folder of a step's logs."""
+    return state_dir(store, step) / "logs"
+
+

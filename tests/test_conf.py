@@ -1,0 +1,68 @@
+"""Every shipped YAML composes, and the shapes it names are the paper's."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from prox_hpc.config import Config
+from prox_hpc.launch import conf_dir, typed
+from prox_hpc.study.plan import plan_study
+
+OPTIONS = sorted(
+    (path.parent.name, path.stem) for path in Path(conf_dir()).glob("*/*.yaml") if path.parent.name != "hydra"
+)
+NEEDED = {
+    ("refiner", "xs"): ["refiner.doc_model=d", "refiner.chunk_model=c"],
+    ("refiner", "s"): ["refiner.doc_model=d", "refiner.chunk_model=c"],
+    ("refiner", "m"): ["refiner.doc_model=d", "refiner.chunk_model=c"],
+    ("trainee", "tlm_xs"): ["trainee.tokenizer=t"],
+    ("trainee", "tlm_s"): ["trainee.tokenizer=t"],
+    ("trainee", "tlm_m"): ["trainee.tokenizer=t"],
+    ("corpus", "files"): ["corpus.path=p", "arm=[raw,prox_dc]"],
+    ("evaluation", "files"): ["evaluation.path=p"],
+    ("experiment", "refiner_size"): ["trainee.tokenizer=t"],
+    ("experiment", "real_pages"): ["corpus.path=p", "evaluation.path=p"],
+    ("arm", "random"): [],
+}
+FILES = {"files": [{"path": "p", "size": 1, "mtime": 0, "rows": 1}]}
+
+
+def composed(*overrides: str) -> Config:
+    ConfigStore.instance().store(name="base_config", node=Config)
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        return typed(compose("config", list(overrides)))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_plans(group: str, option: str) -> None:
+    choice = f"arm=[raw,prox_dc,{option}]" if (group, option) == ("arm", "random") else f"{group}={option}"
+    if group == "arm" and option != "random":
+        choice = f"arm=[{option}]"
+    config = composed(choice, *NEEDED.get((group, option), []))
+    plan = plan_study(config, lambda corpus: FILES, lambda described: 3)
+    assert plan.steps[-1].kind == "report"
+    seen: set[str] = set()
+    for step in plan:
+        assert set(step.inputs.values()) <= seen, f"{step.address} comes before its inputs"
+        seen.add(step.address)
+
+
+def test_unknown_keys_are_refused() -> None:
+    with pytest.raises(Exception, match="documnts"):
+        composed("corpus.documnts=3")
+
+
+def test_wrong_types_are_refused() -> None:
+    with pytest.raises(Exception, match="many"):
+        composed("corpus.documents=many")
+
+
+def test_no_yaml_holds_a_value_the_schema_lacks() -> None:
+    config = OmegaConf.structured(Config)
+    for path in Path(conf_dir()).glob("*/*.yaml"):
+        if path.parent.name in ("experiment", "scale", "arm"):
+            continue
+        OmegaConf.merge(config, {path.parent.name: OmegaConf.load(path)})
