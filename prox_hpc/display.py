@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from prox_hpc.cluster.slurm import Queued
 
 LINE_EVERY_S = 15
-MARK = {"reused": "[dim]=[/]", "done": "[green]+[/]", "running": "[cyan]>[/]", "failed": "[red]x[/]", "blocked": "[red]-[/]"}
+MARK = {
+    "reused": "[dim]=[/]",
+    "done": "[green]+[/]",
+    "running": "[cyan]>[/]",
+    "failed": "[red]x[/]",
+    "blocked": "[red]-[/]",
+}
 
 
 def duration(seconds: float) -> str:
@@ -54,7 +60,9 @@ class Display:
             self.live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.live:
             self.live.stop()
 
@@ -71,7 +79,9 @@ class Display:
             for item in running:
                 status = self._row(item)
                 parts = (status.progress, eta(status, item.started))
-                self.console.print(f"  > {item.step.address}  {'  '.join(filter(None, parts))}", soft_wrap=True, highlight=False)
+                self.console.print(
+                    f"  > {item.step.address}  {'  '.join(filter(None, parts))}", soft_wrap=True, highlight=False
+                )
 
     def _row(self, item: StepRun) -> Row:
         return row(self.local.store, item.step, {}, [])
@@ -97,7 +107,7 @@ class Display:
             table.add_column(column, overflow="fold")
         for item in running:
             status = self._row(item)
-            tasks = f"{item.step.tasks - len(item.running) if item.next_index == item.step.tasks else item.next_index - len(item.running)}/{item.step.tasks}"
+            tasks = f"{item.next_index - len(item.running)}/{item.step.tasks}"
             table.add_row(item.step.address, tasks, status.progress, eta(status, item.started))
         return table
 
@@ -110,7 +120,9 @@ class Display:
             for part in summary_text(json.loads(report.read_text())):
                 self.console.print(part)
         failed = [address for address, item in self.local.runs.items() if item.state in ("failed", "blocked")]
-        self.console.print(f"\n{len(failed)} of {len(self.local.runs)} steps failed" if failed else "\nall steps done", end="")
+        self.console.print(
+            f"\n{len(failed)} of {len(self.local.runs)} steps failed" if failed else "\nall steps done", end=""
+        )
         self.console.print(f" in {duration(time.time() - self.began)}", highlight=False)
         if failed:
             self.console.print("mend the cause and launch again: only what is missing is done")
@@ -136,7 +148,12 @@ def print_dry_run(plan: Plan, store: Path, config: Config, console: Console) -> 
 
         for name, text in sbatch_scripts(plan, store, config.cluster).items():
             console.rule(name, align="left")
-            console.print(Syntax(text, "bash", background_color="default") if console.is_terminal else text, soft_wrap=True, highlight=False, markup=False)
+            console.print(
+                Syntax(text, "bash", background_color="default") if console.is_terminal else text,
+                soft_wrap=True,
+                highlight=False,
+                markup=False,
+            )
     console.print("dry run: nothing was submitted")
 
 

@@ -24,6 +24,7 @@ from prox_hpc.display import Display, print_dry_run, print_queued
 from prox_hpc.errors import EXIT_USER_ERROR, UserError
 from prox_hpc.study import store as disk
 from prox_hpc.study.plan import Plan, plan_study
+from prox_hpc.train import schedule
 
 _composed: list[Config | UserError] = []  # the studies of this call: several in a multirun
 
@@ -44,7 +45,9 @@ def typed(cfg: DictConfig) -> Config:
     output = Path(config.output).expanduser().resolve()
     config.output = str(output)
     config.store = str(Path(config.store).expanduser().resolve() if config.store else output / "store")
-    config.run_dir = str(Path(config.run_dir).expanduser().resolve() if config.run_dir else output / "runs" / config.name)
+    config.run_dir = str(
+        Path(config.run_dir).expanduser().resolve() if config.run_dir else output / "runs" / config.name
+    )
     return config
 
 
@@ -78,6 +81,7 @@ def check(config: Config) -> Plan:
 
         check_slurm(config.cluster)
     check_models(config)
+    check_training(config, study)
     disk.probe(Path(str(config.store)))
     disk.check_run(Path(str(config.run_dir)), study, asdict(config))
     return study
@@ -107,7 +111,9 @@ def check_models(config: Config) -> None:
             continue  # a hub name
         folder = Path(value).expanduser()
         for name, what in (("config.json", "a model"), ("tokenizer.json", "a tokenizer")):
-            if not any((folder / option).exists() for option in {name, name.replace("tokenizer.json", "tokenizer.model")}):
+            if not any(
+                (folder / option).exists() for option in {name, name.replace("tokenizer.json", "tokenizer.model")}
+            ):
                 raise UserError(f"{key}={value}: no {name} there, so it is not the folder of {what}; save {what} there")
     port = refiner.serve.port
     if port is not None and config.cluster.backend == "local":
@@ -121,6 +127,18 @@ def check_models(config: Config) -> None:
                     f"refiner.serve.port={port}: is in use or not allowed ({error.strerror}); "
                     "leave it out and a free port is taken"
                 ) from error
+
+
+def check_training(config: Config, study: Plan) -> None:
+    """Settings of the training runs that cannot work, with the ranks they will have. Raises UserError."""
+    for name, kind in (("refiner", "adapt"), ("trainee", "pretrain")):
+        for step in study:
+            if step.kind == kind:
+                try:
+                    schedule.check(getattr(config, name).training, step.processes)
+                except UserError as error:
+                    raise UserError(f"{name}.{error}") from error
+                break
 
 
 def _queue(config: Config, study: Plan, store: Path, run: Path, console: Console) -> int:

@@ -32,7 +32,7 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def publish_file(path: Path, write: Callable[[Path], None]) -> bool:
+def publish_file(path: Path, write: Callable[[Path], object]) -> bool:
     """Let `write(temporary)` make a file and give it the name `path`; False when another task was first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = temporary(path)
@@ -72,7 +72,9 @@ def publish_directory(path: Path, fill: Callable[[Path], None]) -> bool:
 
 def publish_json(path: Path, value: Any) -> bool:
     """Publish `value` as indented JSON; False when another task was first."""
-    return publish_file(path, lambda draft: draft.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n") and None)
+    return publish_file(
+        path, lambda draft: draft.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n") and None
+    )
 
 
 def replace_json(path: Path, value: Any) -> None:

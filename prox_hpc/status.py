@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.live import Live
 
 from prox_hpc.errors import EXIT_USER_ERROR, UserError
-from prox_hpc.study.status import Row, read, table, to_json
+from prox_hpc.study.status import Row, failures, read, table, to_json
+from prox_hpc.study.store import load_run
 
 OVER = {"done", "failed", "cancelled"}
 
@@ -46,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             rows = read(given.run)
             print(json.dumps(to_json(rows), indent=1)) if given.json else console.print(table(rows, str(given.run)))
+        if not given.json:
+            for line in failures(rows, Path(load_run(given.run)[0]["store"])):
+                console.print(line, style="red", soft_wrap=True, highlight=False, markup=False)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR

@@ -117,7 +117,12 @@ class Task:
 
         Written at most twice a second, by rank 0 only.
         """
-        self._status |= {"done": done, "total": total, "unit": unit, "figures": {**self._status.get("figures", {}), **figures}}
+        self._status |= {
+            "done": done,
+            "total": total,
+            "unit": unit,
+            "figures": {**self._status.get("figures", {}), **figures},
+        }
         if time.time() - self._written > 0.5 or done >= total:
             self.report("running")
 
@@ -126,5 +131,11 @@ class Task:
         if self.rank:
             return
         self._written = time.time()
-        self._status |= {"state": state, "updated": self._written, "host": socket.gethostname(), "pid": os.getpid(), **more}
+        self._status |= {
+            "state": state,
+            "updated": self._written,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            **more,
+        }
         replace_json(self.state / "tasks" / f"{self.index:05d}.json", self._status)

@@ -11,7 +11,9 @@ import pytest
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def run_module(module: str, *arguments: object, timeout: float = 900, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_module(
+    module: str, *arguments: object, timeout: float = 900, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """`python -m MODULE ARGUMENTS` from a folder that is not the checkout's."""
     return subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],

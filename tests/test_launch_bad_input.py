@@ -43,6 +43,8 @@ def refused(launch: Command, tmp_path: Path, *overrides: str, **environment: str
         ("arm=[raw,prox_z]", "prox_z"),
         ("corpus=files", "corpus.path"),
         ("seeds=[3,3]", "seeds"),
+        ("trainee.training.batch_tokens=4097", "trainee.training.batch_tokens"),
+        ("refiner.training.warmup_steps=9999", "refiner.training.warmup_steps"),
     ],
 )
 def test_wrong_configuration(launch: Command, tmp_path: Path, override: str, told: str) -> None:
@@ -67,7 +69,9 @@ def write_corpus(folder: Path, name: str) -> Path:
 @pytest.mark.parametrize("name", ["cut.jsonl.gz", "cut.jsonl.zst", "cut.parquet"])
 def test_a_corrupt_file_is_named(launch: Command, tmp_path: Path, name: str) -> None:
     good, bad = write_corpus(tmp_path, "good.jsonl"), write_corpus(tmp_path, name)
-    told = refused(launch, tmp_path, *REAL, f"corpus.path={bad}", f"evaluation.path={good}", "evaluation.text_column=text")
+    told = refused(
+        launch, tmp_path, *REAL, f"corpus.path={bad}", f"evaluation.path={good}", "evaluation.text_column=text"
+    )
     assert str(bad) in told
     assert "corrupt" in told
 

@@ -104,7 +104,7 @@ def free_port() -> int:
 
 
 class LocalRun:
-    """One study running on this machine; `run(tick)` blocks until it is over and calls `tick` several times a second."""
+    """One study on this machine; `run(tick)` blocks until it is over and calls `tick` several times a second."""
 
     def __init__(self, plan: Plan, store: Path, cluster: Cluster):
         self.store = store
@@ -178,9 +178,7 @@ class LocalRun:
         return min(self.cluster.slots, run.step.processes * self._resources(run).cpus)
 
     def _busy(self) -> int:
-        return sum(
-            self._slots(run) * (len(run.running) + (run.sealing is not None)) for run in self.runs.values()
-        )
+        return sum(self._slots(run) * (len(run.running) + (run.sealing is not None)) for run in self.runs.values())
 
     def _start_tasks(self, run: StepRun) -> None:
         while run.next_index < run.step.tasks and not run.failed_tasks:

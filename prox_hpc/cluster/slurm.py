@@ -42,7 +42,7 @@ class Queued:
 
 
 class SlurmTask(submitit.helpers.Checkpointable):
-    """One task as submitit runs it; on pre-emption or a time limit it is requeued and goes on from what is published."""
+    """One task as submitit runs it; pre-empted or out of time, it is requeued and goes on from what is published."""
 
     def __call__(self, step_file: str, index: int) -> None:
         worker.run_task(step_file, index)
@@ -64,7 +64,9 @@ def check_slurm(cluster: Cluster) -> None:
         )
     partitions = set(answer.stdout.split())
     if cluster.partition and not set(cluster.partition.split(",")) <= partitions:
-        raise UserError(f"cluster.partition={cluster.partition}: there is none; Slurm knows {', '.join(sorted(partitions))}")
+        raise UserError(
+            f"cluster.partition={cluster.partition}: there is none; Slurm knows {', '.join(sorted(partitions))}"
+        )
 
 
 def submit(plan: Plan, store: Path, cluster: Cluster, run_dir: Path) -> list[Queued]:
@@ -169,7 +171,7 @@ def sbatch_scripts(plan: Plan, store: Path, cluster: Cluster) -> dict[str, str]:
         kind = "afterany" if step.always else "afterok"
         wait = {"dependency": f"{kind}:<{', '.join(others)}>", "kill-on-invalid-dep": "yes"} if others else {}
         ask = _resources(step, cluster)
-        array = {"map_count": step.tasks} if step.tasks > 1 else {}
+        array: dict[str, Any] = {"map_count": step.tasks} if step.tasks > 1 else {}
         folder = state_dir(store, step) / "logs" / "%j"
         parameters = _parameters(step, cluster, ask, wait, seal=False)
         scripts[step.address] = _make_sbatch_string(command, folder, **parameters, **array)

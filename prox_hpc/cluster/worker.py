@@ -61,10 +61,10 @@ def run_task(step_file: str, index: int) -> None:
     task = load(Path(step_file), index)
     if not task.step.always and (task.out / "artifact.json").exists():
         return
-    module = importlib.import_module(MODULES[task.step.kind])
     started = time.time()
     task.report("running", started=started)
     try:
+        module = importlib.import_module(MODULES[task.step.kind])
         module.run(task)
         if task.step.tasks == 1 and task.rank == 0:
             _seal(module, task)

@@ -139,16 +139,18 @@ def _check_models(config: Config) -> None:
     refined = any(arm.kind == "refined" for arm in config.arm.values())
     given = [key for key in ("doc_model", "chunk_model") if getattr(refiner, key)]
     if refined and refiner.train and given:
-        raise UserError(f"refiner.{given[0]}={getattr(refiner, given[0])}: with refiner.train=true the study makes its own")
+        raise UserError(
+            f"refiner.{given[0]}={getattr(refiner, given[0])}: with refiner.train=true the study makes its own"
+        )
     if refined and not refiner.train and len(given) < 2:
         raise UserError(
-            f"refiner={refiner.name}: needs refiner.doc_model and refiner.chunk_model (folders or hub names, may be the "
-            "same); refiner=nano makes its own"
+            f"refiner={refiner.name}: needs refiner.doc_model and refiner.chunk_model (folders or hub names, "
+            "may be the same); refiner=nano makes its own"
         )
     if refiner.train and trainee.tokenizer is None and trainee.shape.vocab_size != refiner.shape.vocab_size:
         raise UserError(
-            f"trainee.tokenizer: is not set, and trainee.shape.vocab_size={trainee.shape.vocab_size} is not the size of "
-            f"the study's own ({refiner.shape.vocab_size}); give a folder or hub name: trainee.tokenizer=..."
+            f"trainee.tokenizer: must be given (folder or hub name), since trainee.shape.vocab_size="
+            f"{trainee.shape.vocab_size} is not the size of the study's own ({refiner.shape.vocab_size})"
         )
 
 
@@ -171,7 +173,9 @@ def _refiner(build: _Builder, corpus: Source) -> tuple[Step | None, Step | None]
     if not made_here:
         return tokenizer, None
     settings = {k: getattr(refiner, k) for k in ("prompt", "max_chunk_tokens", "max_doc_tokens", "doc_answers")}
-    labels = Step("labels", refiner.name, {**settings, **seed.config()}, {**seed.inputs(), "tokenizer": tokenizer.address})
+    labels = Step(
+        "labels", refiner.name, {**settings, **seed.config()}, {**seed.inputs(), "tokenizer": tokenizer.address}
+    )
     build.add(labels, "labels")
     adapt = Step(
         "adapt",
@@ -192,8 +196,8 @@ def _refiner(build: _Builder, corpus: Source) -> tuple[Step | None, Step | None]
 
 def _refine(config: Config, corpus: Source, refiner: Step | None, tasks: int) -> Step:
     refined = [arm for arm in config.arm.values() if arm.kind == "refined"]
-    keys = ("prompt", "doc_answers", "profile", "max_chunk_tokens", "max_doc_tokens", "max_new_tokens")
-    keys += ("doc_threshold", "chunk_margin", "constrained", "doc_model", "chunk_model")
+    keys = ["prompt", "doc_answers", "profile", "max_chunk_tokens", "max_doc_tokens", "max_new_tokens"]
+    keys += ["doc_threshold", "chunk_margin", "constrained", "doc_model", "chunk_model"]
     meaning = {
         "refiner": {key: getattr(config.refiner, key) for key in keys},
         "doc_stage": any(arm.doc for arm in refined),
@@ -212,8 +216,8 @@ def _held_out(build: _Builder) -> Step:
         seed = HELD_OUT_SEED + build.config.corpus.seed
         config = {"kind": "world", "documents": evaluation.documents, "items": evaluation.items, "seed": seed}
         return Step("heldout", evaluation.name, config)
-    columns = {"text_column": evaluation.text_column, "keep_column": evaluation.keep_column}
-    held_out = Corpus(name=evaluation.name, kind="files", path=evaluation.path, limit=evaluation.documents, **columns)
+    held_out = Corpus(name=evaluation.name, kind="files", path=evaluation.path, limit=evaluation.documents)
+    held_out.text_column, held_out.keep_column = evaluation.text_column, evaluation.keep_column
     return Step("heldout", evaluation.name, {"kind": "files", "source": build.files(held_out)})
 
 
@@ -226,7 +230,7 @@ def _arm_corpus(build: _Builder, name: str, arm: Arm, corpus: Source, tasks: int
     if arm.kind == "rule":
         step = Step("filter", name, {**meaning, "rules": arm.rules}, inputs, tasks=tasks)
     else:
-        settings = {"kind": arm.kind}
+        settings: dict[str, Any] = {"kind": arm.kind}
         if arm.kind == "refined":
             settings |= {"doc": arm.doc, "chunk": arm.chunk, "profile": arm.profile}
             settings["doc_threshold"] = config.refiner.doc_threshold

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from prox_hpc.study.store import is_published, load_run, state_dir, task_states
+from prox_hpc.study.store import is_published, load_run, task_states
 from prox_hpc.task import Step
 
 STALE_S = 120
@@ -35,7 +35,9 @@ class Row:
     @property
     def progress(self) -> str:
         share = f"{100 * self.done / self.total:.0f}% of {self.total:,.0f} {self.unit}" if self.total else ""
-        figures = ", ".join(f"{_figure(value)} {key.replace('_per_second', '/s')}" for key, value in self.figures.items())
+        figures = ", ".join(
+            f"{_figure(value)} {key.replace('_per_second', '/s')}" for key, value in self.figures.items()
+        )
         return "  ".join(filter(None, [share, figures]))
 
 
@@ -76,7 +78,13 @@ def _state(store: Path, step: Step, begun: list[dict[str, Any]], done: int, slur
         return "done"
     living = [s for s in slurm if s in ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "CONFIGURING")]
     if slurm and not living:
-        return "cancelled" if all(s == "CANCELLED" for s in slurm) else "failed" if set(slurm) != {"COMPLETED"} else "running"
+        return (
+            "cancelled"
+            if all(s == "CANCELLED" for s in slurm)
+            else "failed"
+            if set(slurm) != {"COMPLETED"}
+            else "running"
+        )
     if any(state["state"] == "failed" for state in begun) and not living:
         return "failed"
     if any(state["state"] == "running" and time.time() - state["updated"] < STALE_S for state in begun) or done:
@@ -105,20 +113,21 @@ def table(rows: list[Row], title: str) -> Table:
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
     for column in ("step", "state", "tasks", "progress"):
         shown.add_column(column, overflow="fold", no_wrap=column != "progress")
-    if any(item.jobs for item in rows):
-        shown.add_column("job")
+    shown.add_column("job")
     for item in rows:
-        cells = [item.address, f"[{MARK[item.state]}]{item.state}[/]", f"{item.tasks_done}/{item.tasks}", item.error or item.progress]
-        shown.add_row(*cells, *([",".join(item.jobs)] if item.jobs else []))
+        cells = [item.address, f"[{MARK[item.state]}]{item.state}[/]", f"{item.tasks_done}/{item.tasks}", item.progress]
+        shown.add_row(*cells, ",".join(item.jobs))
     return shown
+
+
+def failures(rows: list[Row], store: Path) -> list[str]:
+    """For each failed step: why, and where its logs are."""
+    return [
+        f"{item.address}: {item.error or 'died without a word'}\n  logs: {store / 'steps' / item.address / 'logs'}"
+        for item in rows
+        if item.state == "failed"
+    ]
 
 
 def to_json(rows: list[Row]) -> list[dict[str, Any]]:
     return [asdict(item) for item in rows]
-
-
-def logs(store: Path, step: Step) -> Path:
-    """Folder of a step's logs."""
-    return state_dir(store, step) / "logs"
-
-

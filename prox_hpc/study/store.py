@@ -72,7 +72,9 @@ def probe(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be used for the study's files: {reason}") from error
     free = os.statvfs(folder)
     if free.f_bavail * free.f_frsize < 64 * 2**20:
-        raise UserError(f"{folder}: less than 64 MiB are free; free some space or choose another folder with output=DIR")
+        raise UserError(
+            f"{folder}: less than 64 MiB are free; free some space or choose another folder with output=DIR"
+        )
 
 
 def check_run(run: Path, plan: Plan, config: dict[str, Any]) -> None:

@@ -15,9 +15,9 @@ from prox_hpc.task import Step
 
 GENERATE = Step("generate", "web", {"documents": 30, "blocks": 3, "seed": 5, "sites": "test"}, tasks=3)
 FILTER = Step("filter", "short", {"rules": ["fineweb"]}, {"corpus": GENERATE.address})
-TOKENIZER = Step("tokenizer", "bpe", {"vocab_size": 600}, {"corpus": GENERATE.address})
+TOKENIZER = Step("tokenizer", "bpe", {"vocab_size": 1200}, {"corpus": GENERATE.address})
 BROKEN = Step("filter", "broken", {"rules": ["no_such_rule"]}, {"corpus": GENERATE.address})
-AFTER_BROKEN = Step("tokenizer", "after", {"vocab_size": 601}, {"corpus": BROKEN.address})
+AFTER_BROKEN = Step("tokenizer", "after", {"vocab_size": 1201}, {"corpus": BROKEN.address})
 
 
 def run(store: Path, *steps: Step) -> tuple[bool, LocalRun]:

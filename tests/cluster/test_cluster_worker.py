@@ -33,7 +33,7 @@ def test_an_array_is_complete_only_after_its_seal_and_the_seal_names_what_is_mis
     step = Step("generate", "web", WEB, tasks=2)
     path = str(write_step(tmp_path, step))
     run_task(path, 1)
-    with pytest.raises(Exception, match="00000|block 0|missing"):
+    with pytest.raises(Exception, match=r"00000|block 0|missing"):
         run_seal(path)
     assert not (artifact_dir(tmp_path, step) / "artifact.json").exists()
     run_task(path, 0)

@@ -1,0 +1,112 @@
+"""The tiny study on a real Slurm: launch returns, jobs do the work, failures are honest, sweep points share."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prox_hpc.study.store import artifact_dir, load_run
+from tests.conftest import Command, run_module
+
+SLURM = ("cluster=slurm_dev", "scale=tiny", "corpus.tasks=2")
+# A study without refiner and training steps of its own to wait for: seconds instead of minutes.
+SMALL = (
+    *SLURM,
+    "arm=[raw]",
+    "seeds=[1]",
+    "trainee.training.tokens=8192",
+    "trainee.training.checkpoints=1",
+    "trainee.training.warmup_steps=0",
+)
+
+
+def status(run: Path) -> list[dict[str, Any]]:
+    done = run_module("prox_hpc.status", run, "--json")
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def wait(run: Path, timeout: float) -> dict[str, str]:
+    """Until every step is over; -> address -> state."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        states = {row["address"]: row["state"] for row in status(run)}
+        if set(states.values()) <= {"done", "failed", "cancelled"}:
+            return states
+        time.sleep(2)
+    return pytest.fail(f"not over after {timeout} s: {states}")
+
+
+def test_the_study_runs_as_a_queue_of_jobs(dev_slurm: Any, launch: Command, tmp_path: Path) -> None:
+    done = launch(*SLURM, f"output={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = tmp_path / "runs" / "tiny"
+    assert not (run / "report" / "report.json").exists(), "launch waited for the study"
+    assert str(run) in done.stdout
+    states = wait(run, 900)
+    assert set(states.values()) == {"done"}, run_module("prox_hpc.status", run).stdout
+    report = json.loads((run / "report" / "report.json").read_text())
+    assert not report["missing"]
+    config, steps = load_run(run)
+    refine = next(step for step in steps if step.kind == "refine")
+    summary = json.loads((artifact_dir(Path(config["store"]), refine) / "artifact.json").read_text())["summary"]
+    assert refine.tasks == 2
+    assert summary["server_version"] == "0.5.23"
+    documents = summary["documents"]
+    assert documents["in"] == documents["kept"] + documents["dropped"] + documents["failed"]
+    jobs = {job for row in status(run) for job in row["jobs"]}
+    assert len(jobs) >= len(steps)
+    assert {state for job in jobs for state in dev_slurm.finished(job, tasks=len(dev_slurm.history(job))).values()} == {
+        "COMPLETED"
+    }
+
+
+def test_a_failed_step_stops_what_depends_on_it_and_the_next_launch_does_only_what_is_missing(
+    dev_slurm: Any, launch: Command, tmp_path: Path
+) -> None:
+    rule = "++arm.bad={kind: rule, rules: [no_such_rule]}"
+    done = launch(*SMALL, rule, "arm.raw.kind=raw", f"output={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "tiny"
+    states = wait(run, 300)
+    of = {address.split("-")[0]: state for address, state in states.items()}
+    assert of["filter/bad"] == "failed"
+    assert of["tokenize/bad"] == "cancelled"
+    assert of["tokenize/raw"] == "done"
+    shown = run_module("prox_hpc.status", run)
+    assert shown.returncode == 1
+    assert "no_such_rule" in shown.stdout
+    report = json.loads((run / "report" / "report.json").read_text())
+    assert any("filter/bad" in json.dumps(item) for item in report["missing"])
+    again = launch(*SMALL, rule, f"output={tmp_path}")
+    assert again.stdout.count(" reused") == sum(state == "done" for state in states.values()) - 1
+    wait(run, 300)
+
+
+def test_sweep_points_share_what_they_have_in_common(dev_slurm: Any, launch: Command, tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = launch("-m", *SMALL, "trainee.training.learning_rate=1e-3,3e-3", f"output={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - started < 60, "multirun waited for its studies"
+    points = sorted((tmp_path / "runs" / "tiny").iterdir())
+    assert [point.name for point in points] == [
+        "trainee.training.learning_rate=1e-3",
+        "trainee.training.learning_rate=3e-3",
+    ]
+    for point in points:
+        assert set(wait(point, 300).values()) == {"done"}
+    generate = [next(row for row in status(point) if row["address"].startswith("generate/web")) for point in points]
+    assert generate[0]["jobs"] == generate[1]["jobs"], "the common corpus was generated twice"
+
+
+def test_cancel_ends_the_jobs_of_the_run(dev_slurm: Any, launch: Command, tmp_path: Path) -> None:
+    launch(*SMALL, "trainee.training.tokens=819200000", f"output={tmp_path}")
+    run = tmp_path / "runs" / "tiny"
+    done = run_module("prox_hpc.cancel", run)
+    assert done.returncode == 0, done.stderr
+    assert "cancelled" in done.stdout
+    states = wait(run, 120)
+    assert "cancelled" in states.values()
+    assert not dev_slurm.queued()
