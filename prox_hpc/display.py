@@ -88,7 +88,7 @@ class Display:
 
     def _changed(self, address: str, item: StepRun) -> None:
         """One line for every step that ended (and, without a terminal, for every one that began)."""
-        if item.state in ("waiting", "elsewhere") or (item.state == "running" and self.live):
+        if item.state in ("waiting", "elsewhere", "ready") or (item.state == "running" and self.live):
             return
         took = f" in {duration(item.ended - item.started)}" if item.started and item.ended else ""
         over = sum(run.over for run in self.local.runs.values())

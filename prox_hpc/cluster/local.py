@@ -34,7 +34,7 @@ class StepRun:
     """A step as the scheduler sees it."""
 
     step: Step
-    state: str = "waiting"  # waiting | running | elsewhere | reused | done | failed | blocked
+    state: str = "waiting"  # waiting | elsewhere | ready | running | reused | done | failed | blocked
     next_index: int = 0
     running: dict[int, "Group"] = field(default_factory=dict)
     sealing: "Group | None" = None
@@ -110,11 +110,13 @@ class LocalRun:
         self.store = store
         self.cluster = cluster
         self.runs = {step.address: StepRun(step) for step in plan}
+        self.full = False  # a step further up the plan waits for slots: nothing after it may take them
 
     def run(self, tick: Callable[["LocalRun"], None]) -> bool:
         """-> whether every step succeeded. Ctrl-C ends the running tasks and raises KeyboardInterrupt."""
         try:
             while not all(run.over for run in self.runs.values()):
+                self.full = False
                 for run in self.runs.values():
                     self._advance(run)
                 tick(self)
@@ -135,8 +137,8 @@ class LocalRun:
             self._try_lock(run)
         if run.state == "running":
             self._collect(run)
-            if not run.over:
-                self._start_tasks(run)
+        if run.state in ("ready", "running"):
+            self._start_tasks(run)
 
     def _try_start(self, run: StepRun) -> None:
         if is_published(self.store, run.step):
@@ -168,7 +170,7 @@ class LocalRun:
             return
         for old in (state_dir(self.store, run.step) / "tasks").glob("*.json"):
             old.unlink()  # the statuses of an earlier attempt are not this one's
-        run.lock, run.state, run.started = handle, "running", time.time()
+        run.lock, run.state = handle, "ready"
 
     def _resources(self, run: StepRun) -> Resources:
         resources = self.cluster.resources
@@ -182,8 +184,10 @@ class LocalRun:
 
     def _start_tasks(self, run: StepRun) -> None:
         while run.next_index < run.step.tasks and not run.failed_tasks:
-            if self._busy() + self._slots(run) > self.cluster.slots:
+            if self.full or self._busy() + self._slots(run) > self.cluster.slots:
+                self.full = True
                 return
+            run.state, run.started = "running", run.started or time.time()
             index = run.next_index
             run.running[index] = self._group(run, str(index), run.step.processes)
             run.next_index += 1

@@ -331,7 +331,7 @@ class _Writer:
         """One relation over several entities of a kind, as a list of sentences."""
         kind = entity.kind
         i = self.rng.randrange(5)
-        members = self.rng.sample(self.world.of_kind(kind), self.rng.randint(5, 7))
+        members = self.rng.sample(self.world.of_kind(kind), self.rng.randint(4, 6))
         rows = [self.site.main_bullet + self._fact(member, i) for member in members]
         facts = [self._fact(entity, j) for j in range(5) if j != i]
         return self._paragraphs(kind, self._mix(kind, facts, self.rng.randint(3, 5))) + rows

@@ -1,0 +1,124 @@
+"""Step `tokenize`: an arm's documents as packed token ids, one file per block of the corpus.
+
+A block's tokens lie end to end, each document followed by EOS, with no BOS (as ProX packs them), so a trainee's rows
+are cut anywhere. Ids are little-endian uint16 when the vocabulary fits, else uint32. Beside `NNNNN.bin` stands
+`NNNNN.json` with the counts, published last: a block with a manifest is done.
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prox_hpc.corpus.read import Block, Document, Source, open_source, task_blocks
+from prox_hpc.errors import UserError
+from prox_hpc.publish import publish_file, publish_json
+from prox_hpc.task import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+DOCUMENTS_AT_ONCE = 256
+SUMMED = ("documents", "empty", "failed", "tokens", "utf8_bytes")
+
+
+def run(task: Task) -> None:
+    """Tokenise this task's blocks."""
+    source = open_source(task)
+    tokenizer = load_tokenizer(task)
+    blocks = task_blocks(source.blocks, task)
+    for done, block in enumerate(blocks):
+        if not (task.out / "blocks" / f"{block.index:05d}.json").exists():
+            _tokenize_block(task, source, block, tokenizer)
+        task.progress(done + 1, len(blocks), "blocks")
+
+
+def seal(task: Task) -> dict[str, Any]:
+    """Sums over all blocks; raises when one is missing or has not the size its manifest says."""
+    totals = dict.fromkeys(SUMMED, 0)
+    about: dict[str, Any] = {}
+    blocks = open_source(task).blocks
+    for block in blocks:
+        path = task.out / "blocks" / f"{block.index:05d}.bin"
+        manifest = path.with_suffix(".json")
+        if not manifest.exists():
+            raise FileNotFoundError(f"{manifest}: block {block.index} of {block.path} was not tokenised; launch again")
+        about = json.loads(manifest.read_text())
+        expected = about["tokens"] * np.dtype(about["dtype"]).itemsize
+        if path.stat().st_size != expected:
+            raise ValueError(
+                f"{path}: {path.stat().st_size} bytes, its manifest says {expected}; delete both, launch again"
+            )
+        for key in SUMMED:
+            totals[key] += about[key]
+    if not totals["tokens"]:
+        raise UserError(
+            f"{task.out}: this corpus has no text left to train on; loosen the arm's rules or enlarge the corpus"
+        )
+    return {"blocks": len(blocks), **totals, "dtype": about["dtype"], "vocab_size": about["vocab_size"]}
+
+
+def load_tokenizer(task: Task) -> "PreTrainedTokenizerBase":
+    """The study's own tokenizer (input `tokenizer`), or the one that the configuration names; UserError if unusable."""
+    from transformers import AutoTokenizer
+
+    own = "tokenizer" in task.step.inputs
+    name = (
+        str(task.input("tokenizer") / "tokenizer") if own else task.config.get("tokenizer") or task.config.get("model")
+    )
+    if not name:
+        raise UserError("trainee.tokenizer: no tokenizer; set it to a folder or a hub name")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise UserError(f"trainee.tokenizer={name}: cannot be loaded: {first_line}") from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"trainee.tokenizer={name}: has no EOS token, which must stand between documents")
+    return tokenizer
+
+
+def token_dtype(vocab_size: int) -> str:
+    """Numpy name of the smallest of the two id types that holds every id below `vocab_size`."""
+    return "<u2" if vocab_size <= 1 << 16 else "<u4"
+
+
+def _tokenize_block(task: Task, source: Source, block: Block, tokenizer: "PreTrainedTokenizerBase") -> None:
+    path = task.out / "blocks" / f"{block.index:05d}.bin"
+    dtype = token_dtype(len(tokenizer))
+    counts = dict.fromkeys(SUMMED, 0)
+    failed_before = source.failed.total()
+
+    def write(draft: Path) -> None:
+        with draft.open("wb") as file:
+            for documents in _batches(source.read(block)):
+                texts = [document.text for document in documents if document.text]
+                counts["documents"] += len(texts)
+                counts["empty"] += len(documents) - len(texts)
+                for text, ids in zip(texts, _encode(tokenizer, texts), strict=True):
+                    counts["tokens"] += len(ids) + 1
+                    counts["utf8_bytes"] += len(text.encode())
+                    file.write(np.array([*ids, tokenizer.eos_token_id], dtype=dtype).tobytes())
+
+    # False when a task that died before its manifest was first; the same documents gave it the same bytes
+    publish_file(path, write)
+    counts["failed"] = source.failed.total() - failed_before
+    manifest = {**counts, "dtype": dtype, "vocab_size": len(tokenizer), "source": block.path}
+    publish_json(path.with_suffix(".json"), manifest)
+
+
+def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    while batch := list(islice(documents, DOCUMENTS_AT_ONCE)):
+        yield batch
+
+
+def _encode(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
+    if not texts:
+        return []
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+        "input_ids"
+    ]
+    return ids

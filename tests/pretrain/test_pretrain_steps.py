@@ -1,0 +1,192 @@
+"""From a corpus artifact to a trained model: the steps `tokenize` and `pretrain` as the worker runs them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from prox_hpc.corpus.read import Document
+from prox_hpc.corpus.write import block_path, write_block
+from prox_hpc.errors import UserError
+from prox_hpc.pretrain import task as pretrain
+from prox_hpc.pretrain import tokenize
+from prox_hpc.pretrain.tokenize import token_dtype
+from prox_hpc.publish import publish_json
+from prox_hpc.task import Step, Task
+
+TEXTS = [
+    [f"The city of Arn{i} lies on the river Sol{i % 7}.\nIts mayor is Ms Vel{i % 5}.\n" for i in range(60)],
+    ["", "naïve café ☕ 漢字 \x00\x07 <|endoftext|> [012]", "x" * 50_000, " \n\n\t ", "\ufffd"],
+    [],
+    [f"Tea number {i} costs {i * 3} crowns.\n" * 3 for i in range(40)],
+]
+TRAINING: dict[str, Any] = {
+    "tokens": 6 * 512,
+    "context": 64,
+    "batch_tokens": 512,
+    "micro_batch": 8,
+    "warmup_steps": 1,
+    "checkpoints": 2,
+}
+
+
+def published(task: Task, summary: dict[str, Any]) -> str:
+    publish_json(task.out / "artifact.json", {"summary": summary})
+    return task.step.address
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(store: Path) -> str:
+    task = Task(Step("tokenizer", "small", {}), 0, store)
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    end = "<|endoftext|>"
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=[end], initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator(TEXTS[0] + TEXTS[3], trainer)
+    PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=end, bos_token=end).save_pretrained(task.out / "tokenizer")
+    return published(task, {})
+
+
+@pytest.fixture(scope="module")
+def corpus(store: Path) -> str:
+    task = Task(Step("generate", "mixed", {}), 0, store)
+    for index, texts in enumerate(TEXTS):
+        write_block(block_path(task.out, index), [Document(f"{index}-{i}", text, {}) for i, text in enumerate(texts)])
+    return published(task, {})
+
+
+@pytest.fixture(scope="module")
+def tokens(store: Path, corpus: str, tokenizer: str) -> str:
+    """Address of the corpus, tokenised by an array of three tasks."""
+    step = Step("tokenize", "raw", {"tokenizer": None}, {"corpus": corpus, "tokenizer": tokenizer}, tasks=3)
+    for index in range(3):
+        tokenize.run(Task(step, index, store))
+    task = Task(step, 0, store)
+    return published(task, tokenize.seal(task))
+
+
+def pretrain_step(tokens: str, tokenizer: str, **config: Any) -> Step:
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 448}
+    shape |= {"num_key_value_heads": 1, "max_position_embeddings": 64}
+    meaning = {"shape": shape, "training": TRAINING, "seed": 3, "model": None, "tokenizer": None} | config
+    return Step("pretrain", "arm", meaning, {"tokens": tokens, "tokenizer": tokenizer}, runtime={"device": "cpu"})
+
+
+def test_tokens_give_back_every_document(store: Path, tokens: str, tokenizer: str) -> None:
+    artifact = store / "artifacts" / tokens
+    decoder = AutoTokenizer.from_pretrained(store / "artifacts" / tokenizer / "tokenizer")
+    for index, texts in enumerate(TEXTS):
+        about = json.loads((artifact / "blocks" / f"{index:05d}.json").read_text())
+        ids = np.fromfile(artifact / "blocks" / f"{index:05d}.bin", dtype=about["dtype"])
+        filled = [text for text in texts if text]
+        assert len(ids) == about["tokens"]
+        assert about["documents"] == len(filled)
+        assert about["empty"] == len(texts) - len(filled)
+        assert about["utf8_bytes"] == sum(len(text.encode()) for text in filled)
+        assert decoder.decode(ids) == "".join(text + "<|endoftext|>" for text in filled)
+        if len(ids):
+            assert ids[-1] == decoder.eos_token_id
+    summary = json.loads((artifact / "artifact.json").read_text())["summary"]
+    assert summary["blocks"] == 4
+    assert summary["documents"] + summary["empty"] == sum(map(len, TEXTS))
+    assert summary["dtype"] == "<u2"
+
+
+def test_ids_are_as_wide_as_the_vocabulary_needs() -> None:
+    assert (token_dtype(65_536), token_dtype(65_537)) == ("<u2", "<u4")
+
+
+def test_a_missing_block_is_told_and_made_good(store: Path, corpus: str, tokenizer: str) -> None:
+    step = Step("tokenize", "again", {}, {"corpus": corpus, "tokenizer": tokenizer}, tasks=2)
+    task = Task(step, 0, store)
+    tokenize.run(task)
+    with pytest.raises(FileNotFoundError, match="block 1 of"):
+        tokenize.seal(task)
+    tokenize.run(Task(step, 1, store))
+    # as after a death between the tokens and their manifest
+    first = task.out / "blocks" / "00000.json"
+    kept = first.read_text()
+    first.unlink()
+    tokenize.run(task)
+    assert first.read_text() == kept
+    tokenize.seal(task)
+
+
+def test_a_corpus_without_text_is_the_users_mistake(store: Path, tokenizer: str) -> None:
+    empty = Task(Step("filter", "nothing", {}), 0, store)
+    write_block(block_path(empty.out, 0), [])
+    step = Step("tokenize", "nothing", {}, {"corpus": published(empty, {}), "tokenizer": tokenizer})
+    tokenize.run(Task(step, 0, store))
+    with pytest.raises(UserError, match="no text left to train on"):
+        tokenize.seal(Task(step, 0, store))
+
+
+def test_tokenizers_that_cannot_be_used(store: Path, corpus: str, tmp_path: Path) -> None:
+    for name in (str(tmp_path), None):
+        task = Task(Step("tokenize", "bad", {"tokenizer": name}, {"corpus": corpus}), 0, store)
+        with pytest.raises(UserError, match=r"trainee\.tokenizer"):
+            tokenize.run(task)
+
+
+def test_pretraining_an_arm(store: Path, tokens: str, tokenizer: str) -> None:
+    task = Task(pretrain_step(tokens, tokenizer), 0, store)
+    pretrain.run(task)
+    run = pretrain.seal(task)
+    corpus_tokens = json.loads((store / "artifacts" / tokens / "artifact.json").read_text())["summary"]["tokens"]
+    assert (run["steps"], run["tokens"], run["seed"], run["corpus_tokens"]) == (6, 3072, 3, corpus_tokens)
+    assert run["epochs"] == pytest.approx(3072 / 64 / ((corpus_tokens - 1) // 64))
+    assert run["versions"]["deepspeed"]
+    assert run["flops"] == 6 * run["parameters"]["minus_one_embedding"] * 3072
+    assert not (task.state / "resume").exists()
+    steps = sorted(path.name for path in (task.out / "checkpoints").iterdir())
+    assert steps == ["step-000003", "step-000006"]
+    folder = task.out / "checkpoints" / steps[1]
+    assert json.loads((folder / "checkpoint.json").read_text())["tokens"] == 3072
+    assert AutoModelForCausalLM.from_pretrained(folder).config.eos_token_id == 0
+    assert len(AutoTokenizer.from_pretrained(folder)) == 400
+    status = json.loads((task.state / "tasks" / "00000.json").read_text())
+    assert (status["done"], status["total"], status["unit"]) == (6, 6, "steps")
+    assert status["figures"].keys() == {"loss", "tokens_per_second"}
+
+    losses = (task.out / "losses.jsonl").read_text()
+    pretrain.run(task)  # a second start finds everything done
+    assert (task.out / "losses.jsonl").read_text() == losses
+    (folder / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"step-000006.config\.json"):
+        pretrain.seal(task)
+
+
+def test_training_goes_on_from_a_given_model(store: Path, tokens: str, tokenizer: str) -> None:
+    first = Task(pretrain_step(tokens, tokenizer, seed=4), 0, store)
+    pretrain.run(first)
+    model = str(first.out / "checkpoints" / "step-000006")
+    further = Task(pretrain_step(tokens, tokenizer, seed=4, model=model), 0, store)
+    pretrain.run(further)
+    start = json.loads((further.out / "losses.jsonl").read_text().splitlines()[0])
+    end = json.loads((first.out / "losses.jsonl").read_text().splitlines()[-1])
+    assert start["loss"] == pytest.approx(end["loss"], abs=0.3)
+    with pytest.raises(UserError, match="gives no causal language model"):
+        pretrain.run(Task(pretrain_step(tokens, tokenizer, model=str(store)), 0, store))
+
+
+def test_vocabularies_must_fit(store: Path, tokens: str, tokenizer: str) -> None:
+    small = pretrain_step(tokens, tokenizer).config["shape"] | {"vocab_size": 399}
+    with pytest.raises(UserError, match=r"vocab_size=399: the tokenizer has 400 tokens"):
+        pretrain.run(Task(pretrain_step(tokens, tokenizer, shape=small), 0, store))
+    other = Task(Step("tokenizer", "other", {"vocab_size": 401}), 0, store)
+    loaded = AutoTokenizer.from_pretrained(store / "artifacts" / tokenizer / "tokenizer")
+    loaded.add_tokens(["[000]"])
+    loaded.save_pretrained(other.out / "tokenizer")
+    with pytest.raises(UserError, match="has 401 tokens, but the corpus was packed with one of 400"):
+        pretrain.run(Task(pretrain_step(tokens, published(other, {})), 0, store))
