@@ -1,0 +1,1 @@
+"""Scores of checkpoints: lm-eval on our own task files and on its own."""

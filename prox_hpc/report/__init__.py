@@ -1,0 +1,1 @@
+"""What a study found: FLOPs ledger, matched-performance statistics, report.json and report.html."""

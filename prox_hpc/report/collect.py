@@ -1,0 +1,179 @@
+"""What a study has published so far, read from the store: the report's view of artifacts, whole or missing.
+
+Reads only, and needs no step to be complete: an artifact counts when its `artifact.json` is there, and for a step
+without one the task status files say how far it came.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from prox_hpc.report.matched import Array, Curve
+from prox_hpc.task import Task
+
+# The score of a task is the first of these that lm-eval reports: (metric, its label, whether higher is better). The
+# paper compares length-normalised accuracy.
+METRICS = (
+    ("acc_norm", "normalised accuracy", True),
+    ("acc", "accuracy", True),
+    ("exact_match", "exact match", True),
+    ("bits_per_byte", "bits per byte", False),
+    ("perplexity", "perplexity", False),
+    ("word_perplexity", "perplexity per word", False),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trainee: an arm and a seed, with whatever of its training and evaluation is published."""
+
+    arm: str
+    seed: int
+    pretrain: Path | None
+    evaluate: Path | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """config: the composed configuration. steps: address -> {kind, name, inputs, tasks}. roles: role -> address."""
+
+    store: Path
+    config: dict[str, Any]
+    steps: dict[str, dict[str, Any]]
+    roles: dict[str, str]
+
+    @staticmethod
+    def of(task: Task) -> "Study":
+        return Study(task.store, task.config["study"], task.config["steps"], task.step.inputs)
+
+    def artifact(self, role: str) -> Path | None:
+        """Folder of the artifact in `role`, None when the study has no such role or it is not published."""
+        folder = self.store / "artifacts" / self.roles[role] if role in self.roles else None
+        return folder if folder and (folder / "artifact.json").exists() else None
+
+    def manifest(self, role: str) -> dict[str, Any]:
+        """`artifact.json` of the artifact in `role`; {} when missing."""
+        folder = self.artifact(role)
+        return load_json(folder / "artifact.json") if folder else {}
+
+    def summary(self, role: str) -> dict[str, Any]:
+        """What the step's seal summed up; {} when missing."""
+        summary: dict[str, Any] = self.manifest(role).get("summary", {})
+        return summary
+
+    def arms(self) -> list[str]:
+        """Arms in the order of the configuration."""
+        return list(self.config["arm"])
+
+    def runs(self) -> list[Run]:
+        """All trainees planned, by arm and seed."""
+        return [
+            Run(arm, seed, self.artifact(f"pretrain/{arm}/seed{seed}"), self.artifact(f"evaluate/{arm}/seed{seed}"))
+            for arm in self.arms()
+            for seed in self.config["seeds"]
+        ]
+
+    def missing(self) -> list[dict[str, str]]:
+        """Steps without an artifact: `step, state, error`; failed ones first, since the others wait for them."""
+        found = []
+        for address, step in self.steps.items():
+            if step["kind"] == "report" or (self.store / "artifacts" / address / "artifact.json").exists():
+                continue
+            statuses = list(self.statuses(address))
+            errors = [status["error"] for status in statuses if status.get("error")]
+            states = {status.get("state", "unknown") for status in statuses}
+            done = states == {"done"} and len(statuses) == step["tasks"]
+            state = "failed" if "failed" in states else "not sealed" if done else "begun" if states else "not started"
+            found.append({"step": address, "state": state, "error": errors[0] if errors else ""})
+        return sorted(found, key=lambda item: item["state"] != "failed")
+
+    def statuses(self, address: str) -> Iterator[dict[str, Any]]:
+        """Newest status of each task that began."""
+        for path in sorted((self.store / "steps" / address / "tasks").glob("*.json")):
+            yield json.loads(path.read_text())
+
+    def versions(self) -> dict[str, str]:
+        """Package -> the version(s) its artifacts were made with."""
+        found: dict[str, set[str]] = {}
+        for role in self.roles:
+            for package, version in self.manifest(role).get("versions", {}).items():
+                found.setdefault(package, set()).add(version)
+        return {package: ", ".join(sorted(versions)) for package, versions in sorted(found.items())}
+
+
+@cache
+def load_json(path: Path) -> Any:
+    """The JSON file at `path`, read once per process (published files do not change)."""
+    return json.loads(path.read_text())
+
+
+def first_last(path: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """First and last line of a JSONL file; None when it is absent or empty."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return (json.loads(lines[0]), json.loads(lines[-1])) if lines else None
+
+
+def checkpoints(run: Run) -> list[dict[str, Any]]:
+    """The scored checkpoints of a run (see `prox_hpc.evaluate.task`), in the order of training."""
+    if not run.evaluate:
+        return []
+    scored = load_json(run.evaluate / "scores.json")["checkpoints"]
+    return sorted(scored, key=lambda entry: entry["step"])
+
+
+def metric_of(task: str, runs: list[Run]) -> tuple[str, str, bool] | None:
+    """The metric compared on an lm-eval task, None when no run has a score of a kind we know."""
+    seen = {name for run in runs for entry in checkpoints(run) for name in entry["scores"].get(task, {})}
+    return next((metric for metric in METRICS if metric[0] in seen), None)
+
+
+def common_steps(runs: list[Run], task: str, metric: str) -> list[int]:
+    """Training steps at which all evaluated runs have the score, with known FLOPs."""
+    per_run = [
+        {entry["step"] for entry in checkpoints(run) if metric in entry["scores"].get(task, {}) and entry.get("flops")}
+        for run in runs
+    ]
+    return sorted(set.intersection(*per_run)) if per_run else []
+
+
+def curve(runs: list[Run], task: str, metric: str) -> Curve | None:
+    """The curve of one arm from its evaluated seeds, with item results where all have them; None without a score."""
+    runs = [run for run in runs if any(metric in entry["scores"].get(task, {}) for entry in checkpoints(run))]
+    steps = common_steps(runs, task, metric)
+    if not steps:
+        return None
+    entries = [{entry["step"]: entry for entry in checkpoints(run)} for run in runs]
+    flops = np.array([entries[0][step]["flops"] for step in steps], float)
+    by_item = item_results(runs, task, metric, steps)
+    if by_item is not None:
+        return Curve(flops, *by_item)
+    return Curve.of_scores(flops, [[entry[step]["scores"][task][metric] for step in steps] for entry in entries])
+
+
+def item_results(runs: list[Run], task: str, metric: str, steps: list[int]) -> tuple[Array, Array] | None:
+    """((S, P, I), (I,)) per-item numerators and denominators from `items.parquet`; None when a run has none."""
+    columns = {"acc_norm": ("correct_norm", None), "acc": ("correct", None), "bits_per_byte": ("bits", "bytes")}
+    if metric not in columns:
+        return None
+    value, weight = columns[metric]
+    parts, weights = [], []
+    for run in runs:
+        assert run.evaluate
+        table = pq.read_table(run.evaluate / "items.parquet", filters=[("task", "=", task)])
+        table = table.sort_by([("step", "ascending"), ("item", "ascending")])
+        step, item = table["step"].to_numpy(), table["item"].to_numpy()
+        rows = [step == wanted for wanted in steps]
+        if not rows[0].any() or any(not np.array_equal(item[row], item[rows[0]]) for row in rows):
+            return None
+        values = table[value].to_numpy()
+        parts.append(np.stack([values[row] for row in rows]))
+        weights.append(table[weight].to_numpy()[rows[0]].astype(float) if weight else np.ones(int(rows[0].sum())))
+    if any(not np.array_equal(weights[0], other) for other in weights[1:]):
+        return None
+    return np.stack(parts).astype(float), weights[0]

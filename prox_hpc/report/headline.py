@@ -1,0 +1,119 @@
+"""What the study found, in sentences, and how figures are written. Shared by the page and the terminal; pure."""
+
+import math
+from typing import Any
+
+
+def flops(value: float | None) -> str:
+    """1.83e+13 -> '1.83e13'."""
+    if value is None:
+        return "–"
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def count(value: float | None) -> str:
+    """Thousands separated; '–' for None."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def times(value: float) -> str:
+    """A ratio: 1.84 -> '1.84×', 0.0123 -> '0.01×', 123.4 -> '123×'."""
+    if value >= 100:
+        return f"{value:,.0f}×"
+    return f"{value:.2f}×" if value >= 0.095 else f"{value:.1g}×"
+
+
+def ends(saving: dict[str, Any]) -> str:
+    """'1.20× to 2.40×'; an end at which an arm never gets there says so; '' without an interval."""
+    if saving["low"] is None and saving["high"] is None:
+        return ""
+    low, high = (
+        "unbounded" if end is None else "not reached" if end == 0 else times(end)
+        for end in (saving["low"], saving["high"])
+    )
+    return f"{low} to {high}" if low != high else low
+
+
+def headline(report: dict[str, Any]) -> dict[str, Any]:
+    """{verdict, sentences}: the answer to "how many FLOPs does it save", the first sentence being the answer itself.
+
+    The verdict is of the study's chosen metric. saving: the interval of the saving lies above 1, also with the cost of
+    refining. offset: above 1 only without that cost. negative: below 1. none: the arm never reaches the score.
+    unclear: the interval holds 1, or there is none. unknown: there is nothing to compare yet.
+    """
+    base, arm, metrics = report["baseline"], report["arm"], report["metrics"]
+    if base is None or arm is None:
+        lack = "raw" if base is None else "refined"
+        return {"verdict": "unknown", "sentences": [f"This study has no {lack} arm, so no saving can be measured."]}
+    compared = [metric for metric in metrics if arm in metric["matched"]]
+    if not compared:
+        lack = f"No scores of both {base} and {arm} are there yet, so no saving can be told."
+        return {"verdict": "unknown", "sentences": [lack]}
+    sentences = [sentence for metric in compared for sentence in _sentences(base, arm, metric)]
+    return {"verdict": _verdict(compared[0]["matched"][arm]["to_baseline"]), "sentences": sentences}
+
+
+def _verdict(reading: dict[str, Any]) -> str:
+    saving, charged = reading["saving"], reading["saving_with_cost"]
+    if reading["arm_flops"] is None:
+        return "none"
+    if saving["low"] is None or _holds_one(saving):
+        return "unclear"
+    if saving["low"] <= 1:
+        return "negative"
+    return "saving" if charged and charged["low"] > 1 else "offset"
+
+
+def _holds_one(saving: dict[str, Any]) -> bool:
+    return saving["low"] is not None and saving["low"] <= 1 <= (saving["high"] or float("inf"))
+
+
+def _sentences(base: str, arm: str, metric: dict[str, Any]) -> list[str]:
+    """One metric: FLOPs to the baseline's final score, without and with the refining."""
+    matched = metric["matched"][arm]
+    reading = matched["to_baseline"]
+    goal = f"{base}'s final {metric['task']} score ({metric['label']} {number(reading['target'])})"
+    if reading["arm_flops"] is None:
+        return [f"{arm} does not reach {goal} within its training budget: no saving was measured."]
+    at_least = "at least " if reading["arm_outcome"].startswith("at or before") else ""
+    told = [f"{arm} reaches {goal} with {at_least}{_compared(reading['saving'], matched)}."]
+    if _holds_one(reading["saving"]):
+        told.append("The interval holds 1: this study does not show a difference.")
+    if reading["baseline_outcome"].startswith("at or before"):
+        told.append(f"{base} had that score from its first checkpoint on, so this comparison says little.")
+    charged = reading["saving_with_cost"]
+    if charged is None:
+        told.append("What the refining cost is not known yet.")
+    elif matched["cost"]:
+        told.append(f"Refining included: {_compared(charged, matched)}.{_pays(reading, matched['cost'])}")
+    return told
+
+
+def _pays(reading: dict[str, Any], cost: float) -> str:
+    """When the refining eats up what one run saves: how many such runs on the refined corpus it takes to pay."""
+    saved = reading["baseline_flops"] - reading["arm_flops"]
+    if reading["saving_with_cost"]["ratio"] >= 1 or saved <= 0 or _holds_one(reading["saving"]):
+        return ""
+    return f" It would pay from {math.ceil(cost / saved):,} such training runs on the same refined corpus."
+
+
+def _compared(saving: dict[str, Any], matched: dict[str, Any]) -> str:
+    """'1.84× fewer training FLOPs (95 % interval ...)'; below 1 how many times more, with the saving and interval."""
+    ratio = saving["ratio"]
+    span = "one run each: no interval"
+    if matched["interval"]:
+        span = f"{100 * matched['level']:.0f} % interval {ends(saving)}"
+    if ratio >= 1:
+        return f"{times(ratio)} fewer training FLOPs ({span})"
+    return f"{times(1 / ratio)} more training FLOPs, not fewer (saving {times(ratio)}, {span})"

@@ -1,0 +1,205 @@
+"""How much compute one arm saves over another at equal score, with an interval.
+
+An arm's curve is its score (mean over seeds) against the FLOPs of training, one point per checkpoint. It is made
+monotone by isotonic regression, so that noise between checkpoints neither hides nor invents a crossing, and read
+between checkpoints by linear interpolation in log FLOPs; nothing is extrapolated: a score that no checkpoint reaches
+is "not reached", one that the first checkpoint already has is known only to lie at or before it.
+
+Two savings are read, both as FLOPs of the baseline / FLOPs of the arm: to the baseline's final score, and to the
+arm's final score. A final score is the end of the fitted curve, for both arms alike, so that an arm compared with
+itself saves exactly 1. The interval is a percentile bootstrap (Efron and Tibshirani 1993, chapter 13) over seeds,
+drawn for each arm by itself, and over evaluation items, drawn once for both since they answer the same items.
+Resampling S seeds shows only (S - 1) / S of the variance between them, so a resample's departure from the mean over
+all seeds is stretched by sqrt(S / (S - 1)) (Davison and Hinkley 1997, section 2.3); with two or three seeds their part
+stays coarse, and with one it is absent.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+REACHED, FIRST, NOT_REACHED = "reached", "at or before the first checkpoint", "not reached within the budget"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One arm's runs on one metric: S seeds, P checkpoints, I items.
+
+    flops: (P,) increasing, training FLOPs of each checkpoint. numerator: (S, P, I) and denominator: (I,), the score
+    being sum(numerator) / sum(denominator): correct / 1 for accuracy, bits / bytes for bits per byte. Without item
+    results I = 1, numerator = the scores, denominator = 1.
+    """
+
+    flops: Array
+    numerator: Array
+    denominator: Array
+
+    @staticmethod
+    def of_scores(flops: Any, scores: Any) -> "Curve":
+        """From scores (S, P) alone."""
+        return Curve(np.asarray(flops, float), np.asarray(scores, float)[:, :, None], np.ones(1))
+
+    def __post_init__(self) -> None:
+        seeds, points, items = self.numerator.shape
+        if self.flops.shape != (points,) or self.denominator.shape != (items,) or not seeds or not points:
+            raise ValueError(f"shapes {self.flops.shape}, {self.numerator.shape}, {self.denominator.shape} disagree")
+        if (self.flops <= 0).any() or (np.diff(self.flops) <= 0).any():
+            raise ValueError(f"FLOPs of checkpoints must be positive and increase: {self.flops.tolist()}")
+
+    @property
+    def seeds(self) -> int:
+        return len(self.numerator)
+
+    def scores(self) -> Array:
+        """(S, P)."""
+        return self.numerator.sum(axis=2) / self.denominator.sum()
+
+    def mean(self) -> Array:
+        """(P,): mean over seeds."""
+        mean: Array = self.scores().mean(axis=0)
+        return mean
+
+    def resample(self, seeds: NDArray[np.int64], items: Array) -> Array:
+        """(P,): mean over the drawn seeds (indices, repeats allowed) and items (I,) (how often each was drawn)."""
+        scores = self.numerator @ items / (self.denominator @ items)
+        mean: Array = scores.mean(axis=0)
+        return mean + _stretch(self.seeds) * (scores[seeds].mean(axis=0) - mean)
+
+
+def _stretch(seeds: int) -> float:
+    return math.sqrt(seeds / (seeds - 1)) if seeds > 1 else 0.0
+
+
+def isotonic(scores: Array) -> Array:
+    """Least-squares non-decreasing fit by pooling adjacent violators (Ayer et al. 1955)."""
+    blocks: list[tuple[float, int]] = []
+    for score in scores:
+        blocks.append((float(score), 1))
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (left, m), (right, n) = blocks[-2:]
+            blocks[-2:] = [((left * m + right * n) / (m + n), m + n)]
+    return np.concatenate([np.full(count, value) for value, count in blocks])
+
+
+def fit(scores: Array, higher_is_better: bool) -> Array:
+    """The monotone curve, in the direction in which it improves as higher (bits per byte come out negated)."""
+    return isotonic(scores if higher_is_better else -scores)
+
+
+def reach(flops: Array, fitted: Array, target: float) -> tuple[float, str]:
+    """(FLOPs at which a fitted curve first has `target`, outcome); infinite FLOPs when it does not."""
+    there = fitted >= target - 1e-12 * max(1.0, abs(target))
+    if not there.any():
+        return math.inf, NOT_REACHED
+    first = int(there.argmax())
+    if first == 0:
+        return float(flops[0]), FIRST
+    below, above = fitted[first - 1], fitted[first]
+    share = min((target - below) / (above - below), 1.0)
+    low, high = np.log(flops[first - 1]), np.log(flops[first])
+    return float(np.exp(low + share * (high - low))), REACHED
+
+
+@dataclass(frozen=True)
+class Reading:
+    """FLOPs of both arms to one target (in the metric's own direction), inf when not reached."""
+
+    target: float
+    baseline: float
+    baseline_outcome: str
+    arm: float
+    arm_outcome: str
+
+    def saving(self, cost: float = 0.0) -> float:
+        """Baseline FLOPs / (arm FLOPs + cost): 0 when the arm, infinite when only the baseline never gets there."""
+        return 0.0 if math.isinf(self.arm) else self.baseline / (self.arm + cost)
+
+
+def read(flops: tuple[Array, Array], scores: tuple[Array, Array], higher_is_better: bool) -> dict[str, Reading]:
+    """Both readings of (baseline, arm) from mean scores: `to_baseline` and `to_arm` (whose final score is reached)."""
+    fitted = [fit(score, higher_is_better) for score in scores]
+    readings = {}
+    for name, target in (("to_baseline", fitted[0][-1]), ("to_arm", fitted[1][-1])):
+        (base, base_outcome), (arm, arm_outcome) = (reach(f, y, target) for f, y in zip(flops, fitted, strict=True))
+        readings[name] = Reading(float(target if higher_is_better else -target), base, base_outcome, arm, arm_outcome)
+    return readings
+
+
+def compare(
+    baseline: Curve,
+    arm: Curve,
+    higher_is_better: bool,
+    cost: float | None = 0.0,
+    replicates: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Both savings of `arm` over `baseline`, with intervals, as JSON-ready values.
+
+    cost: FLOPs of refining charged to the arm in full, None when it is not known. For each of `to_baseline` and
+    `to_arm`: target, FLOPs and outcome of each arm (FLOPs null when not reached), `saving` and `saving_with_cost`,
+    each {ratio, low, high, reached}. ratio and high are null for infinite (the baseline never gets there), ratio and
+    low are 0 when the arm never gets there; reached: share of bootstrap replicates in which both got there. low and
+    high are null together with `interval` false when there is nothing to resample (one seed each and no items).
+    """
+    if len(baseline.denominator) != len(arm.denominator) or not np.array_equal(baseline.denominator, arm.denominator):
+        raise ValueError("the arms were not evaluated on the same items")
+    flops = (baseline.flops, arm.flops)
+    point = read(flops, (baseline.mean(), arm.mean()), higher_is_better)
+    samples = bootstrap(baseline, arm, higher_is_better, replicates, seed)
+    interval = baseline.seeds > 1 or arm.seeds > 1 or len(arm.denominator) > 1
+    answer: dict[str, Any] = {
+        "seeds": [baseline.seeds, arm.seeds],
+        "items_count": len(arm.denominator) if len(arm.denominator) > 1 else None,
+        "interval": interval,
+        "level": level,
+        "replicates": replicates,
+        "cost": cost,
+    }
+    for name, reading in point.items():
+        answer[name] = {
+            "target": reading.target,
+            "baseline_flops": _finite(reading.baseline),
+            "baseline_outcome": reading.baseline_outcome,
+            "arm_flops": _finite(reading.arm),
+            "arm_outcome": reading.arm_outcome,
+            "saving": _summary(reading, samples[name], 0.0, level, interval),
+            "saving_with_cost": None if cost is None else _summary(reading, samples[name], cost, level, interval),
+        }
+    return answer
+
+
+def bootstrap(
+    baseline: Curve, arm: Curve, higher_is_better: bool, replicates: int, seed: int
+) -> dict[str, list[Reading]]:
+    """Readings of `replicates` resamples of seeds (per arm) and items (common to both)."""
+    random = np.random.default_rng(seed)
+    items = len(arm.denominator)
+    found: dict[str, list[Reading]] = {"to_baseline": [], "to_arm": []}
+    for _ in range(replicates):
+        weights = random.multinomial(items, np.full(items, 1 / items)).astype(float)
+        means = [curve.resample(random.integers(curve.seeds, size=curve.seeds), weights) for curve in (baseline, arm)]
+        for name, reading in read((baseline.flops, arm.flops), (means[0], means[1]), higher_is_better).items():
+            found[name].append(reading)
+    return found
+
+
+def _summary(reading: Reading, samples: list[Reading], cost: float, level: float, interval: bool) -> dict[str, Any]:
+    """Ratio and percentile interval; "inverted_cdf" picks a sample and so never averages with infinity."""
+    ratios = np.array([sample.saving(cost) for sample in samples])
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    return {
+        "ratio": _finite(reading.saving(cost)),
+        "low": float(low) if interval and math.isfinite(low) else None,
+        "high": _finite(float(high)) if interval else None,
+        "reached": float(np.mean(np.isfinite(ratios) & (ratios > 0))),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

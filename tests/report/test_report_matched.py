@@ -1,0 +1,117 @@
+"""Matched performance on curves whose answer is known."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from prox_hpc.report.matched import FIRST, NOT_REACHED, REACHED, Curve, compare, isotonic, reach
+
+FLOPS = np.array([1e9, 2e9, 4e9, 8e9])
+
+
+def loglinear(offset: float, slope: float = 0.1) -> np.ndarray:
+    return offset + slope * np.log2(FLOPS / 1e9)
+
+
+def upper(saving: dict) -> float:
+    return math.inf if saving["high"] is None else saving["high"]
+
+
+def test_a_curve_shifted_by_one_doubling_saves_exactly_two() -> None:
+    found = compare(Curve.of_scores(FLOPS, [loglinear(0.2)]), Curve.of_scores(FLOPS, [loglinear(0.3)]), True, cost=1e9)
+    to_raw = found["to_baseline"]
+    assert to_raw["target"] == pytest.approx(0.5)
+    assert to_raw["arm_flops"] == pytest.approx(4e9)
+    assert to_raw["saving"]["ratio"] == pytest.approx(2)
+    assert to_raw["saving_with_cost"]["ratio"] == pytest.approx(8 / 5)
+    assert found["to_arm"]["baseline_outcome"] == NOT_REACHED
+    assert found["to_arm"]["baseline_flops"] is None
+    assert found["to_arm"]["saving"]["ratio"] is None
+    assert found["interval"] is False
+    assert to_raw["saving"]["low"] is None
+
+
+def test_interpolation_is_linear_in_log_flops_and_bits_per_byte_go_down() -> None:
+    raw = np.array([3.0, 2.5, 2.2, 2.0])
+    refined = np.array([2.8, 2.1, 1.9, 1.8])
+    found = compare(Curve.of_scores(FLOPS, [raw]), Curve.of_scores(FLOPS, [refined]), False)["to_baseline"]
+    assert found["target"] == 2.0
+    assert found["arm_flops"] == pytest.approx(2e9 * math.sqrt(2))  # half way from 2.1 to 1.9
+    assert found["arm_outcome"] == REACHED
+
+
+def test_an_arm_compared_with_itself_saves_nothing_even_when_it_is_noisy() -> None:
+    curve = Curve.of_scores(FLOPS, [[0.2, 0.4, 0.3, 0.35], [0.25, 0.3, 0.4, 0.3]])
+    found = compare(curve, curve, True)
+    for reading in ("to_baseline", "to_arm"):
+        assert found[reading]["saving"]["ratio"] == 1
+        assert found[reading]["saving"]["low"] <= 1 <= upper(found[reading]["saving"])
+
+
+def test_a_worse_arm_never_gets_there_and_says_so() -> None:
+    found = compare(Curve.of_scores(FLOPS, [loglinear(0.3)] * 2), Curve.of_scores(FLOPS, [loglinear(0.1)] * 2), True)
+    assert found["to_baseline"]["arm_outcome"] == NOT_REACHED
+    assert found["to_baseline"]["saving"] == {"ratio": 0.0, "low": 0.0, "high": 0.0, "reached": 0.0}
+    assert found["to_arm"]["saving"]["ratio"] == pytest.approx(1 / 4)
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_score_had_from_the_first_checkpoint_is_marked() -> None:
+    assert reach(FLOPS, np.array([0.5, 0.6, 0.6, 0.7]), 0.4) == (1e9, FIRST)
+    assert reach(FLOPS, np.array([0.5, 0.6, 0.6, 0.7]), 0.71) == (math.inf, NOT_REACHED)
+    assert reach(FLOPS, np.array([0.5, 0.6, 0.6, 0.7]), 0.6) == (pytest.approx(2e9), REACHED)
+
+
+def test_isotonic_pools_violators() -> None:
+    assert isotonic(np.array([1.0, 3.0, 2.0, 4.0])).tolist() == [1, 2.5, 2.5, 4]
+    assert isotonic(np.array([3.0, 2.0, 1.0])).tolist() == [2, 2, 2]
+
+
+def items(scores: np.ndarray, count: int, seed: int) -> Curve:
+    random = np.random.default_rng(seed)
+    return Curve(FLOPS, (random.random((3, len(FLOPS), count)) < scores[None, :, None]).astype(float), np.ones(count))
+
+
+def test_the_interval_covers_the_truth_and_narrows_with_more_items() -> None:
+    widths = []
+    for count in (150, 15_000):
+        found = compare(items(loglinear(0.3), count, 1), items(loglinear(0.4), count, 2), True, replicates=300)
+        saving = found["to_baseline"]["saving"]
+        assert saving["low"] <= 2 <= upper(saving)
+        widths.append(upper(saving) - saving["low"])
+    assert widths[1] < widths[0] / 2
+    assert widths[1] < 0.5
+
+
+def test_the_interval_has_its_nominal_coverage() -> None:
+    """Of 60 studies whose true saving is 2, the 95 % interval misses few (binomial: 10 or more has p < 0.001)."""
+    missed = 0
+    for study in range(60):
+        raw, refined = items(loglinear(0.3), 400, 2 * study), items(loglinear(0.4), 400, 2 * study + 1)
+        saving = compare(raw, refined, True, replicates=200)["to_baseline"]["saving"]
+        missed += not saving["low"] <= 2 <= upper(saving)
+    assert missed < 10
+
+
+def test_items_are_weighted_by_their_bytes() -> None:
+    bits = np.array([[[8.0, 100.0]]])
+    curve = Curve(np.array([1e9]), bits, np.array([8.0, 50.0]))
+    assert curve.scores()[0, 0] == pytest.approx(108 / 58)
+
+
+def test_arms_evaluated_on_other_items_are_refused() -> None:
+    with pytest.raises(ValueError, match="same items"):
+        compare(items(loglinear(0.3), 10, 1), items(loglinear(0.3), 11, 1), True)
+    with pytest.raises(ValueError, match="increase"):
+        Curve.of_scores([2e9, 1e9], [[0.1, 0.2]])
+
+
+def test_the_interval_widens_as_much_as_seeds_differ() -> None:
+    """Two seeds 2 d apart: the resampled mean must spread with the standard error d (not d / sqrt(2))."""
+    curve = Curve.of_scores([1e9], [[0.4], [0.6]])
+    random = np.random.default_rng(0)
+    draws = [curve.resample(random.integers(2, size=2), np.ones(1))[0] for _ in range(4000)]
+    assert np.std(draws) == pytest.approx(0.1, rel=0.05)
+    assert np.mean(draws) == pytest.approx(0.5, abs=0.01)

@@ -1,0 +1,132 @@
+"""report.html in a real browser, offline: no error, curves visible, no overflow, themes, sorting, print."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Report = tuple[Path, dict[str, Any]]
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("chromium is missing; apt-get install chromium")
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+def opened(browser: Any, folder: Path, **context: Any) -> tuple[Any, list[str]]:
+    """(page, what went wrong so far) of a report; any request for another file or host counts as wrong."""
+    page = browser.new_context(offline=True, **context).new_page()
+    wrong: list[str] = []
+    address = (folder / "report.html").as_uri()
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: request.url in (address, "data:,") or wrong.append(request.url))
+    page.goto(address)
+    return page, wrong
+
+
+def test_the_curves_are_visible_and_nothing_goes_wrong(browser: Any, whole: Report) -> None:
+    page, wrong = opened(browser, whole[0], viewport={"width": 1100, "height": 900})
+    assert page.locator("svg.plot").count() == 2
+    for plot in page.locator("svg.plot").all():
+        assert plot.is_visible()
+        for arm in ("raw", "gopher", "prox_dc", "gold"):
+            line = plot.locator(f"[data-arm={arm}] path.line")
+            box = line.bounding_box()
+            assert box["width"] > 100
+            assert box["height"] > 20
+            assert plot.locator(f"[data-arm={arm}] path.dot").count() == 4
+    colours = page.evaluate(
+        "[...document.querySelectorAll('svg.plot:first-of-type .line')].map(l => getComputedStyle(l).stroke)"
+    )
+    assert len(set(colours)) == 4
+    inside = page.evaluate(
+        "[...document.querySelectorAll('svg.plot')].every(s => { const o = s.getBoundingClientRect();"
+        " return [...s.querySelectorAll('path, text')].every(e => { const b = e.getBoundingClientRect();"
+        " return b.left >= o.left - 1 && b.right <= o.right + 1"
+        " && b.top >= o.top - 1 && b.bottom <= o.bottom + 1; }); })"
+    )
+    assert inside
+    assert wrong == []
+
+
+def test_a_phone_needs_no_sideways_scrolling(browser: Any, whole: Report) -> None:
+    page, wrong = opened(browser, whole[0], viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True)
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.locator("svg.plot").first.bounding_box()["width"] > 300
+    text = page.evaluate("document.querySelector('svg.plot text').getBoundingClientRect().height")
+    assert text > 9
+    assert wrong == []
+
+
+def test_it_follows_the_colour_scheme(browser: Any, whole: Report) -> None:
+    paper = {}
+    for scheme in ("light", "dark"):
+        page, _ = opened(browser, whole[0], color_scheme=scheme)
+        paper[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        ink = page.evaluate("getComputedStyle(document.body).color")
+        assert contrast(paper[scheme], ink) > 7
+        soft = page.evaluate("getComputedStyle(document.querySelector('.note')).color")
+        assert contrast(paper[scheme], soft) > 4.5
+    assert paper["light"] != paper["dark"]
+
+
+def test_tables_sort_by_number_and_keep_what_is_absent_last(browser: Any, whole: Report) -> None:
+    page, wrong = opened(browser, whole[0])
+    table = page.locator("#arms ~ .scroll table").first
+    head = table.locator("thead th").nth(3)
+
+    def tokens() -> list[int]:
+        return [int(text.replace(",", "")) for text in table.locator("tbody td:nth-child(4)").all_inner_texts()]
+
+    head.click()
+    assert tokens() == sorted(tokens(), reverse=True)
+    head.click()
+    assert tokens() == sorted(tokens())
+    assert wrong == []
+
+
+def test_it_prints_light_and_whole(browser: Any, whole: Report, tmp_path: Path) -> None:
+    page, wrong = opened(browser, whole[0], color_scheme="dark")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.pdf(path=tmp_path / "report.pdf", format="A4")
+    assert (tmp_path / "report.pdf").stat().st_size > 20_000
+    assert wrong == []
+
+
+def test_a_partial_report_renders(browser: Any, fabricate: Any, make_report: Any) -> None:
+    folder, _ = make_report(fabricate(skip=lambda step: step.kind != "generate"))
+    page, wrong = opened(browser, folder, viewport={"width": 360, "height": 740})
+    assert page.locator(".partial").is_visible()
+    assert page.locator("svg.plot").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert wrong == []
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2 contrast ratio of two rgb() colours."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in colour.removeprefix("rgb(").rstrip(")").split(",")]
+        red, green, blue = (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)

@@ -1,0 +1,167 @@
+"""The report of whole, partial and disappointing studies, from stores fabricated with a known answer."""
+
+import copy
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from prox_hpc.publish import replace_json
+from prox_hpc.report.headline import headline
+from prox_hpc.report.matched import FIRST
+from prox_hpc.report.summary import summary_text
+
+Report = tuple[Path, dict[str, Any]]
+
+
+def printed(report: dict[str, Any]) -> str:
+    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    for part in summary_text(report):
+        console.print(part)
+    return console.export_text()
+
+
+def test_a_whole_study_reports_the_saving_it_holds(whole: Report) -> None:
+    folder, report = whole
+    assert report["complete"]
+    assert report["missing"] == []
+    for metric in report["metrics"]:  # one doubling ahead: half the FLOPs, for accuracy and for bits per byte
+        found = metric["matched"]["prox_dc"]["to_baseline"]
+        assert found["saving"]["low"] < 2 < found["saving"]["high"], metric["task"]
+        assert found["saving_with_cost"]["ratio"] < found["saving"]["ratio"]
+    assert report["headline"]["verdict"] == "offset"  # saved in training, but less than one run's refining
+    assert "more training FLOPs, not fewer (saving 0." in report["headline"]["sentences"][1]
+    assert "It would pay from 3 such training runs" in report["headline"]["sentences"][1]
+    assert "prox_dc reaches raw's final world_cloze" in report["headline"]["sentences"][0]
+    assert "fewer training FLOPs" in report["headline"]["sentences"][0]
+    text = printed(report)
+    for wanted in ("prox_dc", "55.2 %", "doc F1 0.941", "1,290 ok", "with refining"):
+        assert wanted in text
+    with (folder / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * 2 * 4 * 4  # arms, seeds, checkpoints, metrics
+    assert {row["arm"] for row in rows} == {"raw", "gopher", "prox_dc", "gold"}
+
+
+def test_the_ledger_charges_sft_and_both_passes_and_nothing_twice(whole: Report) -> None:
+    _, report = whole
+    ledger = {(row["stage"], row["arm"]): row for row in report["ledger"]}
+    size = 1_060_000
+    assert ledger["doc pass, prefill", None]["flops"] == 2 * size * 650_000
+    assert ledger["chunk pass, decode", None]["flops"] == pytest.approx(2 * size * 21_000)
+    assert ledger["chunk pass, decode", None]["exact"] > 0
+    assert ledger["SFT of the refiner", None]["flops"] == 6 * size * 100_000
+    cost = 6 * size * 100_000 + 2 * size * (650_000 + 420_000 + 21_000)
+    assert report["refining_flops"] == pytest.approx(cost)
+    assert ledger["pre-training", "raw"]["flops"] == pytest.approx(2 * 6 * size * 48 * 8192)
+    assert ledger["evaluation", None]["flops"] == 8 * 4 * 2 * size * 40_000
+    matched = report["metrics"][0]["matched"]
+    assert matched["prox_dc"]["cost"] == pytest.approx(cost)
+    assert matched["gold"]["cost"] == matched["gopher"]["cost"] == 0
+    found = matched["prox_dc"]["to_baseline"]
+    assert found["saving_with_cost"]["ratio"] == pytest.approx(found["baseline_flops"] / (found["arm_flops"] + cost))
+
+
+def test_an_arm_without_the_chunk_stage_is_not_charged_for_it(fabricate: Any, make_report: Any) -> None:
+    _, report = make_report(fabricate(shift={"prox_d": 0.5}, overrides=("arm=[raw,prox_d]",)))
+    assert report["arm"] == "prox_d"
+    assert report["metrics"][0]["matched"]["prox_d"]["cost"] == pytest.approx(1_060_000 * (600_000 + 2 * 650_000))
+
+
+def test_a_worse_arm_is_told_plainly(fabricate: Any, make_report: Any) -> None:
+    _, report = make_report(fabricate(shift={"prox_dc": -0.8}))
+    assert report["headline"]["verdict"] == "none"
+    assert "does not reach raw's final world_cloze" in report["headline"]["sentences"][0]
+    assert "not reached" in printed(report)
+
+
+def test_no_difference_is_not_sold_as_one(fabricate: Any, make_report: Any) -> None:
+    _, report = make_report(fabricate(shift={"prox_dc": 0.02}))
+    assert report["headline"]["verdict"] in ("unclear", "none")
+    told = " ".join(report["headline"]["sentences"][:2])
+    assert "does not show a difference" in told or "does not reach" in told
+
+
+def test_a_baseline_that_never_rises_is_pointed_out(whole: Report) -> None:
+    _, report = copy.deepcopy(whole)
+    report["metrics"][0]["matched"]["prox_dc"]["to_baseline"]["baseline_outcome"] = FIRST
+    assert "raw had that score from its first checkpoint on" in " ".join(headline(report)["sentences"])
+    assert "first checkpoint" not in " ".join(headline(whole[1])["sentences"])
+
+
+def test_a_partial_study_gives_a_partial_report(fabricate: Any, make_report: Any) -> None:
+    late = ("seed2", "gold")
+    task = fabricate(
+        skip=lambda step: step.kind in ("pretrain", "evaluate") and any(word in step.name for word in late)
+    )
+    failed = next(address for role, address in task.step.inputs.items() if role == "pretrain/gold/seed1")
+    status = {"state": "failed", "error": "RuntimeError: loss is <NaN> at step 7"}
+    replace_json(task.store / "steps" / failed / "tasks" / "00000.json", status)
+    folder, report = make_report(task)
+    assert not report["complete"]
+    assert report["missing"][0] == {"step": failed, "state": "failed", "error": status["error"]}
+    assert len(report["missing"]) == 2 * (3 + 2)
+    assert "gold" not in report["metrics"][0]["matched"]
+    assert report["metrics"][0]["matched"]["prox_dc"]["seeds"] == [1, 1]
+    page = (folder / "report.html").read_text()
+    assert "This report is partial" in page
+    assert "loss is &lt;NaN&gt; at step 7" in page
+    assert "This report is partial: 10 steps" in printed(report)
+
+
+def test_a_study_that_has_only_begun_still_gives_a_report(fabricate: Any, make_report: Any) -> None:
+    folder, report = make_report(fabricate(skip=lambda step: step.kind != "generate"))
+    assert report["headline"]["verdict"] == "unknown"
+    assert "no saving can be told" in report["headline"]["sentences"][0]
+    assert "Nothing to compare yet" in (folder / "report.html").read_text()
+    assert "no saving can be told" in printed(report)
+
+
+def test_a_study_without_a_refined_arm_says_so(fabricate: Any, make_report: Any) -> None:
+    _, report = make_report(fabricate(overrides=("arm=[raw,gopher]",)))
+    assert "no refined arm" in report["headline"]["sentences"][0]
+    assert report["metrics"][0]["matched"]["gopher"]["cost"] == 0
+
+
+def test_evidence_adds_up_documents_and_shows_losses(whole: Report) -> None:
+    _, report = whole
+    evidence = report["evidence"]
+    assert evidence["server"] == "0.5.23"
+    refine = next(row for row in evidence["corpora"] if row["role"] == "refine")
+    assert (refine["documents"], refine["kept"], refine["dropped"], refine["failed"]) == (2000, 1105, 892, 3)
+    assert all(row["balanced"] for row in evidence["corpora"])
+    assert [row["run"] for row in evidence["trained"]][:2] == ["adapt", "pretrain/raw/seed1"]
+    assert evidence["trained"][1]["first_loss"] > evidence["trained"][1]["last_loss"]
+    assert len(evidence["trained"][1]["checkpoints"]) == 4
+    assert all(Path(path).exists() for path in evidence["trained"][1]["checkpoints"])
+
+
+def test_a_block_that_does_not_add_up_is_shown(fabricate: Any, make_report: Any) -> None:
+    task = fabricate(skip=lambda step: step.kind == "evaluate")
+    block = task.input("refine") / "blocks" / "00000.json"
+    counts = json.loads(block.read_text())
+    block.write_text(json.dumps(counts | {"kept": counts["kept"] - 1}))
+    folder, report = make_report(task)
+    assert not next(row for row in report["evidence"]["corpora"] if row["role"] == "refine")["balanced"]
+    assert ">NO<" in (folder / "report.html").read_text()
+
+
+def test_the_report_is_made_again_over_an_old_one(fabricate: Any, make_report: Any) -> None:
+    task = fabricate(skip=lambda step: step.kind == "evaluate")
+    folder, first = make_report(task)
+    (folder / "report.html").write_text("old")
+    again = make_report(task)[1]
+    assert again | {"created": ""} == first | {"created": ""}
+    assert "</html>" in (folder / "report.html").read_text()
+
+
+def test_the_terminal_summary_needs_no_torch() -> None:
+    code = "import sys, prox_hpc.report.summary; assert not {'torch', 'numpy', 'pyarrow'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import sys, prox_hpc.report.task; assert not {'torch', 'transformers', 'lm_eval'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
