@@ -26,7 +26,8 @@ def main() -> int:
         if done.returncode:
             print(json.dumps({"resolves": False, "error": done.stderr.strip().splitlines()[-3:]}))
             return 1
-        found = {item["metadata"]["name"].lower(): item["metadata"] for item in json.loads(report.read_text())["install"]}
+        installed = [item["metadata"] for item in json.loads(report.read_text())["install"]]
+        found = {item["name"].lower(): item for item in installed}
     versions = {name: found[name]["version"] for name in SHOWN}
     print(json.dumps({"resolves": True, "packages": len(found), "seconds": round(time.time() - started), **versions}))
     return 0

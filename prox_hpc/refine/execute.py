@@ -1,0 +1,170 @@
+"""Step `execute`: an arm's corpus from documents and programs, on a CPU.
+
+`refined` executes the recorded programs of a refine step under the arm's own settings, `gold` the corpus's true
+programs and verdicts (the ceiling), `random` keeps as many documents as another arm did, chosen by lot. What comes out
+is an ordinary corpus.
+"""
+
+import hashlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from prox_hpc.corpus.read import Block, Document, open_source, task_blocks
+from prox_hpc.corpus.write import block_path, is_done, publish_counts, read_counts, write_block
+from prox_hpc.errors import UserError
+from prox_hpc.programs import Caps, ChunkProgram, DocumentChecks, DocumentResult, refine_document
+from prox_hpc.refine.records import Execution, is_blank, outcome, replay
+from prox_hpc.task import Task
+
+# Gold programs are ours, one for a whole document of any length: the caps on model output do not concern them.
+_GOLD_CAPS = Caps(program_bytes=sys.maxsize, operations=sys.maxsize)
+
+Arm = Callable[[Block, Iterator[Document]], Iterator[tuple[Document, DocumentResult]]]
+"""Documents of a block, in order -> each with what becomes of it."""
+
+
+def run(task: Task) -> None:
+    """Publish the arm's documents of this task's blocks; blocks already published are left alone."""
+    source = open_source(task)
+    blocks = task_blocks(source.blocks, task)
+    arm = _arm(task)
+    for done, block in enumerate(blocks):
+        task.progress(done, len(blocks), "blocks")
+        if is_done(task.out, block.index):
+            continue
+        failed_before = Counter(source.failed)
+        counts: Counter[str] = Counter()
+        reasons: Counter[str] = Counter()
+        with closing(source.read(block)) as documents:  # type: ignore[type-var]
+            write_block(block_path(task.out, block.index), _kept(arm(block, documents), counts, reasons))
+        failed = Counter(source.failed) - failed_before
+        outcomes = {name: counts[name] for name in ("untouched", "edited", "dropped")} | {"failed": failed.total()}
+        publish_counts(
+            task.out,
+            block.index,
+            {
+                "documents": outcomes["untouched"] + outcomes["edited"],
+                "characters": counts["characters_out"],
+                "documents_in": sum(outcomes.values()),
+                "characters_in": counts["characters_in"],
+                "outcomes": outcomes,
+                "reasons": dict(reasons),
+            },
+        )
+    task.progress(len(blocks), len(blocks), "blocks")
+
+
+def seal(task: Task) -> dict[str, Any]:
+    """Check every block; returns documents_in, documents_out, characters_in, characters_out, outcomes, reasons.
+
+    RuntimeError when a block is missing or documents were lost or doubled.
+    """
+    counts = read_counts(task.out, [block.index for block in open_source(task).blocks])
+    outcomes: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for block in counts:
+        outcomes.update(block["outcomes"])
+        reasons.update(block["reasons"])
+        gone = block["outcomes"]["dropped"] + block["outcomes"]["failed"]
+        if block["documents_in"] != block["documents"] + gone:
+            raise RuntimeError(f"{task.out}: documents were lost or doubled: {block}")
+    return {
+        "documents_in": sum(block["documents_in"] for block in counts),
+        "documents_out": sum(block["documents"] for block in counts),
+        "characters_in": sum(block["characters_in"] for block in counts),
+        "characters_out": sum(block["characters"] for block in counts),
+        "outcomes": dict(outcomes),
+        "reasons": dict(reasons),
+    }
+
+
+def _kept(
+    results: Iterator[tuple[Document, DocumentResult]], counts: Counter[str], reasons: Counter[str]
+) -> Iterator[Document]:
+    """The documents that stay, as the arm has them; `counts` and `reasons` are added to."""
+    for document, result in results:
+        counts[outcome(result)] += 1
+        counts["characters_in"] += len(document.text)
+        if result.reason is not None:
+            reasons[result.reason] += 1
+        if result.text is not None:
+            counts["characters_out"] += len(result.text)
+            yield Document(document.id, result.text, document.metadata)
+
+
+def _arm(task: Task) -> Arm:
+    settings = task.config["arm"]
+    checks = DocumentChecks(**settings.get("checks", {}))
+    if settings["kind"] == "refined":
+        execution = Execution(
+            doc=settings.get("doc", True),
+            chunk=settings.get("chunk", True),
+            profile=settings.get("profile", "v1"),
+            threshold=settings.get("doc_threshold", 0.0),
+            checks=checks,
+        )
+        return _refined(task.input("programs"), execution)
+    if settings["kind"] == "gold":
+        return lambda block, documents: ((document, _gold(document, checks)) for document in documents)
+    if settings["kind"] == "random":
+        summary = json.loads((task.input("like") / "artifact.json").read_text())["summary"]
+        share = summary["documents_out"] / summary["documents_in"] if summary["documents_in"] else 1.0
+        return _random(share, settings.get("seed", 0))
+    raise UserError(f"arm.kind={settings['kind']}: is not made from programs; one of refined, gold, random")
+
+
+def _refined(programs: Path, execution: Execution) -> Arm:
+    def arm(block: Block, documents: Iterator[Document]) -> Iterator[tuple[Document, DocumentResult]]:
+        path = programs / "blocks" / f"{block.index:05d}.programs.parquet"
+        for document, row in zip_longest(documents, _rows(path)):
+            if document is None or row is None:
+                raise RuntimeError(
+                    f"{path}: has not as many rows as {block.path} has documents; it is another corpus's"
+                )
+            yield document, replay(document, row, execution)
+
+    return arm
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=256):
+            yield from batch.to_pylist()
+
+
+def _gold(document: Document, checks: DocumentChecks) -> DocumentResult:
+    """The true verdict and program; where a document has neither it stays as it is."""
+    if is_blank(document.text) and not document.gold_drop:
+        return refine_document(document.text, [])
+    whole = ChunkProgram(0, document.text.count("\n") + 1, document.gold_program)
+    return refine_document(document.text, [whole], drop=bool(document.gold_drop), checks=checks, caps=_GOLD_CAPS)
+
+
+def _random(share: float, seed: int) -> Arm:
+    """Of each block's n documents, the n * share with the lowest lot (rounded up or down by lot)."""
+
+    def arm(block: Block, documents: Iterator[Document]) -> Iterator[tuple[Document, DocumentResult]]:
+        all_of_them = list(documents)
+        lots = [_lot(seed, block.index, number) for number in range(len(all_of_them))]
+        keep = int(len(lots) * share + _lot(seed, block.index, -1))
+        chosen = set(sorted(range(len(lots)), key=lots.__getitem__)[:keep])
+        for number, document in enumerate(all_of_them):
+            result = refine_document(document.text, [], drop=number not in chosen)
+            yield document, result if number in chosen else replace(result, reason="not drawn")
+
+    return arm
+
+
+def _lot(*key: int) -> float:
+    """A number in [0, 1) that depends on the key alone."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

@@ -1,0 +1,73 @@
+"""A refiner's tokenizer and what its config.json says, read once a task, outside the server.
+
+Prompts are tokenised here, in batches and in the tokenizer's own threads, so that they can be counted and cut exactly
+and the server has nothing left to do but run the model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from prox_hpc.config import Shape
+from prox_hpc.errors import UserError
+from prox_hpc.serve.prompt import tokenizable
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Model:
+    """What prompting a model takes: tokenizer, context length in tokens, token that ends an answer, size.
+
+    parameters: {"non_embedding", "total"}; None where the architecture is not one whose formula we have (then the
+    user gives `refiner.parameters`).
+    """
+
+    name: str
+    tokenizer: "Tokenizer"
+    context: int
+    eos_id: int
+    parameters: dict[str, int | None]
+
+    def encode(self, texts: Sequence[str], add_special_tokens: bool = False) -> list[list[int]]:
+        """Token ids of each text; lone surrogates are read as U+FFFD."""
+        safe = [tokenizable(text) for text in texts]
+        return [
+            encoding.ids for encoding in self.tokenizer.encode_batch_fast(safe, add_special_tokens=add_special_tokens)
+        ]
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Character span of every token of `text`."""
+        return list(self.tokenizer.encode(tokenizable(text), add_special_tokens=False).offsets)
+
+
+def load(name: str) -> Model:
+    """Read tokenizer and configuration of a model folder or hub name; UserError when they cannot be used."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{name}: its config or tokenizer cannot be loaded ({cause}); give a complete model") from error
+    if not tokenizer.is_fast:
+        raise UserError(f"{name}: has only a slow tokenizer; add its tokenizer.json")
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{name}: its tokenizer names no eos_token, so answers would never end; set it")
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return Model(name, backend, config.max_position_embeddings, tokenizer.eos_token_id, _parameters(config))
+
+
+def _parameters(config: Any) -> dict[str, int | None]:
+    from prox_hpc.train.shapes import count_parameters
+
+    if config.model_type not in ("llama", "gpt_neox"):
+        return {"non_embedding": None, "total": None}
+    known = {field.name: getattr(config, field.name) for field in fields(Shape) if hasattr(config, field.name)}
+    known.setdefault("num_key_value_heads", known["num_attention_heads"])
+    counts = count_parameters(Shape(**{**known, "architecture": config.model_type}))
+    return {"non_embedding": counts.non_embedding, "total": counts.total}
