@@ -19,6 +19,8 @@ from prox_hpc.task import Step
 # Held-out pages and their facts' questions come from their own seed, far from any corpus seed a user would write.
 HELD_OUT_SEED = 1_000_003
 
+RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+
 Files = Callable[[Corpus], dict[str, Any]]
 """Lists and checks the files of a corpus: -> the plain `source` description of `prox_hpc.corpus.read.plan_files`."""
 
@@ -121,6 +123,9 @@ def check(config: Config) -> None:
     for name, arm in config.arm.items():
         if arm.kind not in ("raw", "rule", "refined", "gold", "random"):
             raise UserError(f"arm.{name}.kind={arm.kind}: unknown; one of raw, rule, refined, gold, random")
+        unknown = sorted(set(arm.rules) - set(RULES))
+        if unknown or (arm.kind == "rule" and not arm.rules):
+            raise UserError(f"arm.{name}.rules={arm.rules}: give one or more of {', '.join(RULES)}")
         if arm.kind == "random" and arm.like not in config.arm:
             raise UserError(f"arm.{name}.like={arm.like}: that arm is not in the study; add it: arm=[...,{arm.like}]")
         if arm.kind == "gold" and config.corpus.kind == "files" and not config.corpus.keep_column:

@@ -79,6 +79,8 @@ def test_prox_c_programs_every_document() -> None:
     [
         ({"arm": {}}, "arm="),
         ({"arm": {"x": Arm(kind="cooked")}}, "cooked"),
+        ({"arm": {"x": Arm(kind="rule", rules=["no_such"])}}, "no_such"),
+        ({"arm": {"x": Arm(kind="rule")}}, "gopher_quality"),
         ({"arm": {"random": Arm(kind="random", like="prox_d")}}, "prox_d"),
         ({"arm": {"gold": Arm(kind="gold")}, "corpus": Corpus(name="f", kind="files", path="p")}, "keep_column"),
         ({"refiner": Refiner(name="r", doc_model="d")}, "chunk_model"),
