@@ -14,7 +14,7 @@ from rich.table import Table
 from prox_hpc.cluster.local import LocalRun, StepRun
 from prox_hpc.config import Config
 from prox_hpc.study.plan import Plan
-from prox_hpc.study.status import Row, row
+from prox_hpc.study.status import Row, duration, row
 
 if TYPE_CHECKING:
     from prox_hpc.cluster.slurm import Queued
@@ -27,21 +27,6 @@ MARK = {
     "failed": "[red]x[/]",
     "blocked": "[red]-[/]",
 }
-
-
-def duration(seconds: float) -> str:
-    """75 -> '1:15'."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def eta(item: Row, started: float | None) -> str:
-    """Time left of a running step, from the share done so far."""
-    share = item.done / item.total if item.total else 0
-    if started is None or not 0.02 < share < 1:
-        return ""
-    return "eta " + duration((time.time() - started) * (1 - share) / share)
 
 
 class Display:
@@ -77,11 +62,8 @@ class Display:
         elif time.time() - self.last_line > LINE_EVERY_S:
             self.last_line = time.time()
             for item in running:
-                status = self._row(item)
-                parts = (status.progress, eta(status, item.started))
-                self.console.print(
-                    f"  > {item.step.address}  {'  '.join(filter(None, parts))}", soft_wrap=True, highlight=False
-                )
+                line = f"  > {item.step.address}  {self._row(item).progress}"
+                self.console.print(line, soft_wrap=True, highlight=False)
 
     def _row(self, item: StepRun) -> Row:
         return row(self.local.store, item.step, {}, [])
@@ -103,12 +85,11 @@ class Display:
         over = sum(run.over for run in self.local.runs.values())
         title = f"{over} of {len(self.local.runs)} steps, {duration(time.time() - self.began)}"
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
-        for column in ("step", "tasks", "progress", "eta"):
+        for column in ("step", "tasks", "progress"):
             table.add_column(column, overflow="fold")
         for item in running:
-            status = self._row(item)
             tasks = f"{item.next_index - len(item.running)}/{item.step.tasks}"
-            table.add_row(item.step.address, tasks, status.progress, eta(status, item.started))
+            table.add_row(item.step.address, tasks, self._row(item).progress)
         return table
 
     def conclude(self) -> None:

@@ -9,6 +9,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -48,6 +49,11 @@ def typed(cfg: DictConfig) -> Config:
     config.run_dir = str(
         Path(config.run_dir).expanduser().resolve() if config.run_dir else output / "runs" / config.name
     )
+    for section, keys in ((config.refiner, ("doc_model", "chunk_model")), (config.trainee, ("model", "tokenizer"))):
+        for key in keys:
+            folder = Path(getattr(section, key) or "").expanduser()
+            if getattr(section, key) and folder.is_dir():  # tasks run in other folders
+                setattr(section, key, str(folder.resolve()))
     return config
 
 
@@ -65,7 +71,16 @@ def plan(config: Config) -> Plan:
     """The DAG of a study; looks at the files of its corpora. Raises UserError."""
     from prox_hpc.corpus.read import Source, plan_files
 
-    return plan_study(config, plan_files, lambda description: len(Source.of_files(description).blocks))
+    return plan_study(config, plan_files, lambda description: len(Source.of_files(description).blocks), identify_model)
+
+
+def identify_model(name: str) -> dict[str, Any] | None:
+    """{file: [size, mtime]} of a model folder; None for a hub name."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return None
+    stats = {path.name: path.stat() for path in sorted(folder.iterdir()) if path.is_file()}
+    return {file: [stat.st_size, stat.st_mtime] for file, stat in stats.items()}
 
 
 def check(config: Config) -> Plan:

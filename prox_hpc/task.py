@@ -117,6 +117,8 @@ class Task:
 
         Written at most twice a second, by rank 0 only.
         """
+        # where and when the counting began: the time left is judged from there, not from the start-up before it
+        self._status = {"begun": time.time(), "begun_at": done} | self._status
         self._status |= {
             "done": done,
             "total": total,

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import socket
+import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
@@ -110,9 +112,21 @@ def test_no_sbatch(launch: Command, tmp_path: Path) -> None:
     assert "cluster=local" in told
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="a small disk of one's own needs root (mount)")
 def test_a_full_disk(launch: Command, tmp_path: Path) -> None:
-    told = refused(launch, tmp_path, "store=/dev/full/store")
-    assert "/dev/full" in told
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=True)
+    try:
+        assert "64 MiB" in refused(launch, tmp_path, f"store={disk}/store")
+        (disk / "ballast").write_bytes(b"x" * (os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
+        assert "full" in refused(launch, tmp_path, f"store={disk}/store2")
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_folder_that_cannot_be_written(launch: Command, tmp_path: Path) -> None:
+    assert "/dev/full" in refused(launch, tmp_path, "store=/dev/full/store")
 
 
 def test_a_run_folder_of_another_study_and_of_strangers(launch: Command, tmp_path: Path) -> None:
@@ -120,7 +134,7 @@ def test_a_run_folder_of_another_study_and_of_strangers(launch: Command, tmp_pat
     other = composed("corpus.seed=1", f"run_dir={run}", f"output={tmp_path}/out")
     open_run(run, plan(other), asdict(other))
     told = refused(launch, tmp_path, f"run_dir={run}")
-    assert "corpus.seed: 1 there, 2026 here" in told
+    assert "corpus.seed: 1 there, 2611 here" in told
     (run / "study.json").rename(run / "thesis.tex")
     assert "holds files but no study" in refused(launch, tmp_path, f"run_dir={run}")
 

@@ -7,7 +7,7 @@ An answer holds only some five numbers a page; with this a model of a million pa
 several times fewer pages. The server never asks the model at those positions, so nothing changes for its user.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 MODEL: Final = "model"
 LINE_WEIGHT: Final = 0.5
 """Weight of the label at a line's end, beside the 1 of an answer's token."""
+WORDS_BLURRED: Final = 0.12
+LINES_BLURRED: Final = 0.10
 CODE_SCALE: Final = 0.28
 """Ten times the other embeddings' scale: Adam moves every weight by about the learning rate (3e-3) a step, which would
 wipe out a code of their size (0.02) before the model can use it."""
@@ -57,7 +59,8 @@ class RefinerExamples(Examples):
         ends = LineEnds(tokenizer, prompt)
         fitting = [i for i in range(len(examples)) if len(prompts[i]) + len(answers[i]) <= context]
         self._ends = [ends.labels(examples[i], np.array(prompts[i])) for i in fitting]
-        pairs = zip(prompts, answers, strict=True)
+        blur = Blur(tokenizer, np.random.default_rng(seed))
+        pairs = [(blur(prompt, answer), answer) for prompt, answer in zip(prompts, answers, strict=True)]
         super().__init__(pairs, context, seed, eos=tokenizer.eos_token_id, lm_weight=lm_weight)
 
     def _row(self, row: int) -> tuple[Ints, Ints, Floats, Ints]:
@@ -68,6 +71,33 @@ class RefinerExamples(Examples):
             labels[at + where], weights[at + where] = what, LINE_WEIGHT
             at += len(self._tokens[item]) - 1
         return inputs, labels, weights, positions
+
+
+class Blur:
+    """Replaces some words of a prompt by random ones, so that a model cannot learn the seed pages' phrases by heart.
+
+    A word that the answer holds (what it normalises) stays, and so does what is no word: marks, digits, punctuation.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", rng: np.random.Generator) -> None:
+        added = set(tokenizer.get_added_vocab().values())
+        vocabulary = tokenizer.get_vocab().items()
+        bare = ((token.removeprefix("\u0120"), i) for token, i in vocabulary if i not in added)  # U+0120: a blank
+        words = [i for text, i in bare if text.isascii() and text.isalpha()]
+        self.words = np.array(sorted(words))
+        self.is_word = np.zeros(len(tokenizer), dtype=bool)
+        self.is_word[self.words] = True
+        self.line_feed: int = tokenizer("\n", add_special_tokens=False)["input_ids"][0]
+        self.rng = rng
+
+    def __call__(self, prompt: Sequence[int], answer: Sequence[int]) -> list[int]:
+        """The prompt's token ids, blurred: WORDS_BLURRED of all words, and most words of LINES_BLURRED of the lines."""
+        ids = np.array(prompt)
+        line = np.cumsum(ids == self.line_feed)
+        rates = np.where(self.rng.random(line[-1] + 1) < LINES_BLURRED, 0.8, WORDS_BLURRED)
+        chosen = self.is_word[ids] & ~np.isin(ids, answer) & (self.rng.random(len(ids)) < rates[line])
+        blurred: list[int] = np.where(chosen, self.rng.choice(self.words, len(ids)), ids).tolist()
+        return blurred
 
 
 class LineEnds:

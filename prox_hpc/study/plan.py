@@ -24,6 +24,9 @@ RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 Files = Callable[[Corpus], dict[str, Any]]
 """Lists and checks the files of a corpus: -> the plain `source` description of `prox_hpc.corpus.read.plan_files`."""
 
+Identify = Callable[[str], dict[str, Any] | None]
+"""What tells one state of a model folder from another ({file: [size, mtime]}); None for a hub name."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -59,6 +62,7 @@ class _Builder:
     config: Config
     files: Files
     count_blocks: Callable[[dict[str, Any]], int]
+    identify: Identify
     steps: dict[str, Step] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)
 
@@ -77,28 +81,39 @@ class _Builder:
         step = Step("generate", corpus.name, config, tasks=min(corpus.tasks, blocks))
         return Source(blocks, address=self.add(step, role).address)
 
+    def models(self, *names: str | None) -> dict[str, Any]:
+        """For a step's configuration: the present state of the model folders it reads ({} for hub names)."""
+        states = {name: self.identify(name) for name in names if name}
+        found = {name: state for name, state in states.items() if state is not None}
+        return {"model_files": found} if found else {}
+
     def processes(self, kind: str) -> int:
         resources = self.config.cluster.resources
         asked = resources.get(kind) or resources.get("default")
         return asked.nodes * asked.processes if asked else 1
 
 
-def plan_study(config: Config, files: Files, count_blocks: Callable[[dict[str, Any]], int]) -> Plan:
+def plan_study(
+    config: Config,
+    files: Files,
+    count_blocks: Callable[[dict[str, Any]], int],
+    identify: Identify = lambda name: None,
+) -> Plan:
     """The whole DAG of a study. Raises UserError where the configuration contradicts itself."""
     check(config)
-    build = _Builder(config, files, count_blocks)
+    build = _Builder(config, files, count_blocks, identify)
     corpus = build.source(config.corpus, "test", "corpus")
     tasks = max(1, min(config.corpus.tasks, corpus.blocks))
     tokenizer, refiner = _refiner(build, corpus)
     if any(arm.kind == "refined" for arm in config.arm.values()):
-        refine = build.add(_refine(config, corpus, refiner, tasks), "refine")
+        refine = build.add(_refine(build, corpus, refiner, tasks), "refine")
         if config.corpus.kind == "generated" or config.corpus.keep_column:
             inputs = {**corpus.inputs(), "programs": refine.address}
             build.add(Step("score", refine.name, corpus.config(), inputs), "score")
     held_out = build.add(_held_out(build), "heldout")
     for name, arm in _in_order(config.arm):
         arm_corpus = _arm_corpus(build, name, arm, corpus, tasks)
-        tokens = build.add(_tokenize(config, name, arm_corpus, tokenizer, tasks), f"tokens/{name}")
+        tokens = build.add(_tokenize(build, name, arm_corpus, tokenizer, tasks), f"tokens/{name}")
         for seed in config.seeds:
             _train_and_evaluate(build, f"{name}/seed{seed}", seed, tokens, tokenizer, held_out)
     report = {
@@ -199,7 +214,8 @@ def _refiner(build: _Builder, corpus: Source) -> tuple[Step | None, Step | None]
     return tokenizer, build.add(adapt, "adapt")
 
 
-def _refine(config: Config, corpus: Source, refiner: Step | None, tasks: int) -> Step:
+def _refine(build: _Builder, corpus: Source, refiner: Step | None, tasks: int) -> Step:
+    config = build.config
     refined = [arm for arm in config.arm.values() if arm.kind == "refined"]
     keys = ["prompt", "doc_answers", "profile", "max_chunk_tokens", "max_doc_tokens", "max_new_tokens"]
     keys += ["doc_threshold", "chunk_margin", "constrained", "doc_model", "chunk_model"]
@@ -209,6 +225,7 @@ def _refine(config: Config, corpus: Source, refiner: Step | None, tasks: int) ->
         "chunk_stage": any(arm.chunk for arm in refined),
         "program_all": any(arm.chunk and not arm.doc for arm in refined),
         **corpus.config(),
+        **build.models(config.refiner.doc_model, config.refiner.chunk_model),
     }
     inputs = {**corpus.inputs(), **({"refiner": refiner.address} if refiner else {})}
     runtime = {"serve": asdict(config.refiner.serve)}
@@ -247,11 +264,12 @@ def _arm_corpus(build: _Builder, name: str, arm: Arm, corpus: Source, tasks: int
     return Source(corpus.blocks, address=build.add(step, f"arm/{name}").address)
 
 
-def _tokenize(config: Config, name: str, corpus: Source, tokenizer: Step | None, tasks: int) -> Step:
-    inputs = corpus.inputs()
+def _tokenize(build: _Builder, name: str, corpus: Source, tokenizer: Step | None, tasks: int) -> Step:
+    config, inputs = build.config, corpus.inputs()
     if tokenizer and config.trainee.tokenizer is None:
         inputs |= {"tokenizer": tokenizer.address}
     meaning = {**corpus.config(), "tokenizer": config.trainee.tokenizer}
+    meaning |= build.models(config.trainee.tokenizer)
     return Step("tokenize", name, meaning, inputs, tasks=tasks)
 
 
@@ -261,7 +279,7 @@ def _train_and_evaluate(
     config = build.config
     trainee = config.trainee
     meaning = {"shape": asdict(trainee.shape), "training": asdict(trainee.training), "seed": seed}
-    meaning |= {"model": trainee.model, "tokenizer": trainee.tokenizer}
+    meaning |= {"model": trainee.model, "tokenizer": trainee.tokenizer, **build.models(trainee.model)}
     inputs = {"tokens": tokens.address}
     if "tokenizer" in tokens.inputs and tokenizer:
         inputs |= {"tokenizer": tokenizer.address}

@@ -148,3 +148,24 @@ def test_marks_and_numbers_start_out_alike(vocabulary):
     numbers = model.get_output_embeddings().weight[ids([str(i) for i in range(300)])]
     nearest = (marks @ numbers.T).argmax(dim=1).tolist()
     assert sum(line == number for line, number in enumerate(nearest)) > 270
+
+
+def test_blurring_changes_words_only_and_none_that_the_answer_copies(vocabulary):
+    from transformers import AutoTokenizer
+
+    own = AutoTokenizer.from_pretrained(vocabulary.out / "tokenizer")
+    blur = adapt.Blur(own, np.random.default_rng(1))
+    changed = total = 0
+    for page in PAGES:
+        prompt = own(f"<doc>\n{page.text}\n</doc>\n")["input_ids"]
+        answer = own(f'normalize("{page.lines[-1].raw}")')["input_ids"]
+        blurred = blur(prompt, answer)
+        assert len(blurred) == len(prompt)
+        for before, after in zip(prompt, blurred, strict=True):
+            if before != after:
+                assert before not in answer
+                assert own.decode([before]).strip().isalpha()
+                assert own.decode([after]).strip().isalpha()
+        changed += sum(before != after for before, after in zip(prompt, blurred, strict=True))
+        total += sum(own.decode([token]).strip().isalpha() for token in prompt)
+    assert 0.05 < changed / total < 0.30

@@ -91,3 +91,14 @@ def test_prox_c_programs_every_document() -> None:
 def test_contradictions_are_told(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told):
         planned(config(**changes))
+
+
+def test_a_model_folder_counts_by_its_files() -> None:
+    models = config(refiner=Refiner(name="mine", doc_model="/m", chunk_model="/m"))
+
+    def refine(state: dict[str, Any] | None) -> str:
+        plan = plan_study(models, lambda corpus: {}, lambda described: 1, lambda name: state)
+        return step(plan, "refine").address
+
+    assert refine({"model.safetensors": [1, 1.0]}) != refine({"model.safetensors": [1, 2.0]})
+    assert refine(None) == refine(None)
