@@ -89,7 +89,7 @@ class Display:
             table.add_column(column, overflow="fold")
         for item in running:
             tasks = f"{item.next_index - len(item.running)}/{item.step.tasks}"
-            table.add_row(item.step.address, tasks, self._row(item).progress)
+            table.add_row(item.step.address, tasks, self._row(item).progress or "starting")
         return table
 
     def conclude(self) -> None:

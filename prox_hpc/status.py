@@ -1,6 +1,6 @@
 """`python -m prox_hpc.status RUN`: how a study stands, from any login node; `--json`, `--watch`.
 
-Exit status 0 while nothing failed, 1 when a step failed or was cancelled, 2 for a wrong run folder.
+Exit status 0 while nothing failed, 1 when a step failed, was cancelled or stopped, 2 for a wrong run folder.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from prox_hpc.errors import EXIT_USER_ERROR, UserError
 from prox_hpc.study.status import Row, failures, read, table, to_json
 from prox_hpc.study.store import load_run
 
-OVER = {"done", "failed", "cancelled"}
+OVER = {"done", "failed", "cancelled", "stopped"}
 
 
 def failed(rows: list[Row]) -> bool:
-    return any(row.state in ("failed", "cancelled") for row in rows)
+    return any(row.state in ("failed", "cancelled", "stopped") for row in rows)
 
 
 def watch(run: Path, console: Console) -> list[Row]:

@@ -3,6 +3,7 @@
 Reads only; works while the study runs, after it died, and from any login node.
 """
 
+import socket
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,12 +15,20 @@ from prox_hpc.study.store import is_published, load_run, task_states
 from prox_hpc.task import Step
 
 STALE_S = 120
-MARK = {"done": "green", "running": "cyan", "failed": "red", "cancelled": "red", "queued": "yellow", "waiting": "dim"}
+MARK = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "red",
+    "cancelled": "red",
+    "stopped": "red",
+    "queued": "yellow",
+    "waiting": "dim",
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One step's state: waiting | queued | running | done | failed | cancelled."""
+    """One step's state: waiting | queued | running | done | failed | cancelled | stopped (its tasks are gone)."""
 
     address: str
     state: str
@@ -109,11 +118,18 @@ def _state(store: Path, step: Step, begun: list[dict[str, Any]], done: int, slur
         )
     if any(state["state"] == "failed" for state in begun) and not living:
         return "failed"
-    if any(state["state"] == "running" and time.time() - state["updated"] < STALE_S for state in begun) or done:
+    if any(state["state"] == "running" and _alive(state) for state in begun):
         return "running"
     if living:
         return "running" if "RUNNING" in living else "queued"
-    return "failed" if begun else "waiting"
+    return "stopped" if any(state["state"] == "running" for state in begun) else "running" if done else "waiting"
+
+
+def _alive(state: dict[str, Any]) -> bool:
+    """Whether the task is there still: its process on this machine, a fresh status from another one."""
+    if state["host"] == socket.gethostname():
+        return Path(f"/proc/{state['pid']}").exists()
+    return time.time() - state["updated"] < STALE_S
 
 
 def read(run: Path) -> list[Row]:
@@ -135,10 +151,12 @@ def table(rows: list[Row], title: str) -> Table:
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
     for column in ("step", "state", "tasks", "progress"):
         shown.add_column(column, overflow="fold", no_wrap=column != "progress")
-    shown.add_column("job")
+    queue = any(item.jobs for item in rows)
+    if queue:
+        shown.add_column("job")
     for item in rows:
         cells = [item.address, f"[{MARK[item.state]}]{item.state}[/]", f"{item.tasks_done}/{item.tasks}", item.progress]
-        shown.add_row(*cells, ",".join(item.jobs))
+        shown.add_row(*cells, *([",".join(item.jobs)] if queue else []))
     return shown
 
 
