@@ -94,6 +94,7 @@ def test_sweep_points_share_what_they_have_in_common(dev_slurm: Any, launch: Com
         "trainee.training.learning_rate=0.001",
         "trainee.training.learning_rate=0.003",
     ]
+    assert (tmp_path / "runs" / "multirun.yaml").exists(), "Hydra's own record went elsewhere"
     assert not (points[1] / "report").exists(), "multirun waited for its studies"
     for point in points:
         assert set(wait(point, 300).values()) == {"done"}
