@@ -100,7 +100,8 @@ def _time_left(states: list[dict[str, Any]]) -> float | None:
     for state in states:
         if state["state"] == "running" and state.get("done", 0) > state.get("begun_at", 0):
             rate = (state["done"] - state["begun_at"]) / max(state["updated"] - state["begun"], 1e-3)
-            left.append((state["total"] - state["done"]) / rate)
+            since = time.time() - state["updated"]
+            left.append(max(0.0, (state["total"] - state["done"]) / rate - since))
     return max(left, default=None)
 
 
