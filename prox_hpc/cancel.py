@@ -21,6 +21,8 @@ def cancel(run: Path) -> str:
 
         claims = [slurm.read_claim(Path(config["store"]), step) for step in steps]
         jobs = [job for claim in claims if claim.get("run") == str(run.resolve()) for job in claim.get("jobs", [])]
+        alive = slurm.alive_jobs()
+        jobs = [job for job in jobs if job in alive]
         slurm.cancel(jobs)
         return f"cancelled {len(jobs)} jobs of {run}"
     pid_file = run / "launcher.pid"

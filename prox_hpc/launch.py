@@ -5,7 +5,9 @@ on Slurm and returns. Whatever is published already is reused. Exit status: 0 do
 user's mistake (told in one line, before anything is queued), 130 interrupted.
 """
 
+import hashlib
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -64,7 +66,9 @@ def _point_of_sweep(config: Config) -> None:
         return
     swept = [item for item in hydra_config.overrides.task if item not in sys.argv]  # `refiner=xs` of `refiner=xs,s`
     name = ",".join(swept).replace("/", "_") or str(hydra_config.job.num)
-    config.run_dir = str(Path(str(config.run_dir)) / name[:150])
+    if len(name) > 150:  # a file name's length is limited; the points must stay apart
+        name = f"{name[:140]}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+    config.run_dir = str(Path(str(config.run_dir)) / name)
 
 
 def plan(config: Config) -> Plan:
@@ -89,14 +93,14 @@ def check(config: Config) -> Plan:
     backend = config.cluster.backend
     if backend not in ("local", "slurm"):
         raise UserError(f"cluster.backend={backend}: unknown; one of local, slurm")
+    check_models(config)
+    check_training(config, study)
     if config.dry_run:
         return study
     if backend == "slurm":
         from prox_hpc.cluster.slurm import check_slurm
 
         check_slurm(config.cluster)
-    check_models(config)
-    check_training(config, study)
     disk.probe(Path(str(config.store)))
     disk.check_run(Path(str(config.run_dir)), study, asdict(config))
     return study
@@ -117,18 +121,19 @@ def launch(config: Config, study: Plan, console: Console) -> int:
 def check_models(config: Config) -> None:
     """Folders given as models must hold one, and a fixed port must be free. Raises UserError."""
     refiner, trainee = config.refiner, config.trainee
-    for key, value in (
-        ("refiner.doc_model", refiner.doc_model),
-        ("refiner.chunk_model", refiner.chunk_model),
-        ("trainee.model", trainee.model),
+    tokenizer = (("tokenizer.json", "a tokenizer"),)
+    model = (("config.json", "a model"), *tokenizer)
+    for key, value, parts in (
+        ("refiner.doc_model", refiner.doc_model, model),
+        ("refiner.chunk_model", refiner.chunk_model, model),
+        ("trainee.model", trainee.model, model),
+        ("trainee.tokenizer", trainee.tokenizer, tokenizer),
     ):
         if value is None or not (Path(value).exists() or value.startswith(("/", "./", "../", "~"))):
             continue  # a hub name
         folder = Path(value).expanduser()
-        for name, what in (("config.json", "a model"), ("tokenizer.json", "a tokenizer")):
-            if not any(
-                (folder / option).exists() for option in {name, name.replace("tokenizer.json", "tokenizer.model")}
-            ):
+        for name, what in parts:
+            if not any((folder / option).exists() for option in (name, name.replace("r.json", "r.model"))):
                 raise UserError(f"{key}={value}: no {name} there, so it is not the folder of {what}; save {what} there")
     port = refiner.serve.port
     if port is not None and config.cluster.backend == "local":
@@ -169,6 +174,9 @@ def _run_here(config: Config, study: Plan, store: Path, run: Path, console: Cons
 
     pid_file = run / "launcher.pid"
     pid_file.write_text(str(os.getpid()))
+    # A launcher started in the background may have inherited "ignore": `prox_hpc.cancel` must reach it all the same.
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, signal.default_int_handler)
     local = LocalRun(study, store, config.cluster)
     try:
         with Display(local, run, console) as display:

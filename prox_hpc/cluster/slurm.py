@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 from prox_hpc.cluster import worker
 from prox_hpc.config import Cluster, Resources
 from prox_hpc.errors import UserError
-from prox_hpc.publish import publish_json, replace_json
+from prox_hpc.publish import publish_json, replace_json, temporary
 from prox_hpc.study.plan import Plan
 from prox_hpc.study.store import is_published, state_dir, task_states, write_step
 from prox_hpc.task import Step
@@ -70,38 +71,57 @@ def check_slurm(cluster: Cluster) -> None:
 
 
 def submit(plan: Plan, store: Path, cluster: Cluster, run_dir: Path) -> list[Queued]:
-    """Queue what is not published; -> one entry per step, in plan order."""
-    alive = _alive_jobs()
+    """Queue what is not published; -> one entry per step, in plan order. Raises UserError when sbatch refuses a job."""
     queued: dict[str, Queued] = {}
     for step in plan:
         if is_published(store, step):
             queued[step.address] = Queued(step, (), "reused")
             continue
-        claim = _claim(store, step, alive, run_dir)
+        # A queued job that waits for an earlier attempt at its input is doomed when that input is queued anew.
+        anew = step.always or any(queued[address].note == "queued" for address in step.inputs.values())
+        claim = _claim(store, step, run_dir, share=not anew)
         if claim:
             queued[step.address] = Queued(step, tuple(claim), "shared")
             continue
-        jobs = _submit_step(step, store, cluster, queued)
-        record = {"jobs": jobs, "run": str(run_dir), "time": time.time()}
-        replace_json(state_dir(store, step) / "claim.json", record)
+        try:
+            jobs = _submit_step(step, store, cluster, queued, run_dir)
+        except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
+            reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()
+            raise UserError(
+                f"sbatch refused {step.address}: {reason}; mend it and launch again: what is queued already is kept"
+            ) from error
         queued[step.address] = Queued(step, (jobs[-1],), "queued")
     return list(queued.values())
 
 
-def _submit_step(step: Step, store: Path, cluster: Cluster, queued: dict[str, Queued]) -> list[str]:
-    """-> ids of the step's jobs; the last one is what dependents wait for."""
+def _submit_step(step: Step, store: Path, cluster: Cluster, queued: dict[str, Queued], run_dir: Path) -> list[str]:
+    """-> ids of the step's jobs, recorded in its claim; the last one is what dependents wait for.
+
+    When anything goes wrong, nothing of the step stays queued and the claim is given up.
+    """
     step_file = str(write_step(store, step))
     indices = [i for i, state in enumerate(task_states(store, step)) if state.get("state") != "done"]
     indices = indices or list(range(step.tasks))
-    wait = _dependency(step, queued)
-    executor = _executor(step, store, cluster, _resources(step, cluster), wait)
-    with submitit.helpers.clean_env():
-        if step.tasks == 1:
-            return [executor.submit(SlurmTask(), step_file, 0).job_id]
-        jobs = executor.map_array(SlurmTask(), [step_file] * len(indices), indices)
-        array = jobs[0].job_id.split("_")[0]
-        seal = _executor(step, store, cluster, SEAL, {"dependency": f"afterany:{array}"}, seal=True)
-        return [array, seal.submit(worker.run_seal, step_file).job_id]
+    for index in indices:  # the statuses of an earlier attempt are not this one's
+        (state_dir(store, step) / "tasks" / f"{index:05d}.json").unlink(missing_ok=True)
+    executor = _executor(step, store, cluster, _resources(step, cluster), _dependency(step, queued))
+    jobs: list[str] = []
+    claim = state_dir(store, step) / "claim.json"
+    try:
+        with submitit.helpers.clean_env():
+            if step.tasks == 1:
+                jobs.append(executor.submit(SlurmTask(), step_file, 0).job_id)
+            else:
+                array = executor.map_array(SlurmTask(), [step_file] * len(indices), indices)
+                jobs.append(array[0].job_id.split("_")[0])
+                seal = _executor(step, store, cluster, SEAL, {"dependency": f"afterany:{jobs[0]}"}, seal=True)
+                jobs.append(seal.submit(worker.run_seal, step_file).job_id)
+        replace_json(claim, {"jobs": jobs, "run": str(run_dir), "time": time.time()})
+    except BaseException:
+        cancel(jobs)
+        claim.unlink(missing_ok=True)
+        raise
+    return jobs
 
 
 def _dependency(step: Step, queued: dict[str, Queued]) -> dict[str, Any]:
@@ -127,8 +147,7 @@ def _parameters(step: Step, cluster: Cluster, ask: Resources, wait: dict[str, An
         extra["account"] = cluster.account
     if cluster.qos:
         extra["qos"] = cluster.qos
-    if not cluster.requeue:
-        extra["no-requeue"] = True
+    extra["requeue" if cluster.requeue else "no-requeue"] = True
     parameters: dict[str, Any] = {
         "job_name": f"{step.kind}:{step.name}" + (":seal" if seal else ""),
         "time": ask.time_min,
@@ -140,6 +159,7 @@ def _parameters(step: Step, cluster: Cluster, ask: Resources, wait: dict[str, An
         "setup": setup,
         "additional_parameters": extra,
         "stderr_to_stdout": True,
+        "srun_args": ["--kill-on-bad-exit=1"],  # a dead rank must not leave the others waiting for it
     }
     if ask.gpus:
         parameters["gpus_per_node"] = ask.gpus
@@ -181,28 +201,47 @@ def sbatch_scripts(plan: Plan, store: Path, cluster: Cluster) -> dict[str, str]:
     return scripts
 
 
-def _alive_jobs() -> set[str]:
-    """Ids (array ids for arrays) of the user's jobs that are queued or running."""
+def alive_jobs() -> set[str]:
+    """Ids (array ids for arrays) of the user's jobs that are queued or running; completing ones are over."""
     user = os.environ.get("USER") or str(os.getuid())
-    answer = subprocess.run(["squeue", "-h", "-u", user, "-o", "%F"], capture_output=True, text=True, check=True)
-    return set(answer.stdout.split())
+    answer = subprocess.run(["squeue", "-h", "-u", user, "-o", "%F %T"], capture_output=True, text=True, check=True)
+    rows = [line.split() for line in answer.stdout.splitlines()]
+    return {job for job, state in rows if state != "COMPLETING"}
 
 
-def _claim(store: Path, step: Step, alive: set[str], run_dir: Path) -> list[str]:
-    """Claim a step for this launch: -> [] when it is ours to submit, else the job that already works on it."""
+def _claim(store: Path, step: Step, run_dir: Path, share: bool) -> list[str]:
+    """Claim a step for this launch: -> [] when it is ours to submit, else the job that already works on it.
+
+    share: a living job of another launch may do it for us; otherwise such a job is cancelled.
+    """
     path = state_dir(store, step) / "claim.json"
     mine = {"submitting": os.getpid(), "run": str(run_dir), "time": time.time()}
     while not publish_json(path, mine):
         claim = read_claim(store, step)
-        jobs = claim.get("jobs", [])
-        if jobs and jobs[-1] in alive and not step.always:
-            return [jobs[-1]]
+        if not claim:
+            continue  # given up just now
         if "submitting" in claim and time.time() - claim["time"] < SUBMITTING_STALE_S:
             time.sleep(0.5)
-            alive |= _alive_jobs()
-        else:
-            path.unlink(missing_ok=True)  # its jobs are over and the step is not published: ours to try again
+            continue
+        living = set(claim.get("jobs", [])) & alive_jobs()
+        if living and share and claim["jobs"][-1] in living:
+            return [claim["jobs"][-1]]
+        _take_over(path, claim)
+        cancel(sorted(living))
     return []
+
+
+def _take_over(path: Path, judged: dict[str, Any]) -> None:
+    """Remove a claim that was judged to be over, unless another launch has put its own there in between."""
+    taken = temporary(path)
+    try:
+        os.rename(path, taken)
+    except FileNotFoundError:
+        return
+    if json.loads(taken.read_text()) != judged:
+        with suppress(FileExistsError):
+            os.link(taken, path)
+    taken.unlink()
 
 
 def read_claim(store: Path, step: Step) -> dict[str, Any]:

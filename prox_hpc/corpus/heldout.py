@@ -2,8 +2,9 @@
 
 Configuration for `kind: world`: documents, items, seed, world_seed (default 0). The texts are the gold texts of good
 pages of test sites, drawn from a stream of their own; the questions are cloze items about the world's facts.
-For `kind: files`: `source` (as `plan_files` describes it, with a keep column), documents (optional: at most so many);
-the texts are those documents after their gold programs, and there are no questions.
+For `kind: files`: `source` (as `plan_files` describes it), documents (optional: at most so many);
+the texts are those documents after their gold programs, or as they are when there is no keep column, and there are no
+questions.
 Product: `text.jsonl` ({"text"}) and, for the world, `cloze.jsonl` ({"query", "choices", "gold"}; a choice continues
 the query after one space).
 """
@@ -29,7 +30,10 @@ def run(task: Task) -> None:
         _publish_lines(task.out / "cloze.jsonl", world_items(config))
         _publish_lines(task.out / "text.jsonl", ({"text": text} for text in world_texts(config)))
     elif config["kind"] == "files":
-        texts = islice(gold_texts(Source.of_files(config["source"])), config.get("documents"))
+        texts = islice(
+            gold_texts(Source.of_files(config["source"]), config["source"]["keep_column"] is None),
+            config.get("documents"),
+        )
         _publish_lines(task.out / "text.jsonl", ({"text": text} for text in texts))
     else:
         raise UserError(f"evaluation.kind={config['kind']}: unknown; choose world or files")
@@ -65,12 +69,17 @@ def world_items(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     return map(asdict, questions)
 
 
-def gold_texts(source: Source) -> Iterator[str]:
-    """The documents after their gold programs; those without a program, or with nothing left, are passed over."""
+def gold_texts(source: Source, as_they_are: bool = False) -> Iterator[str]:
+    """The documents after their gold programs; those without a program, or with nothing left, are passed over.
+
+    as_they_are: there are no flags, the user says that the texts are clean.
+    """
     from prox_hpc.programs import execute, parse
 
     for block in source.blocks:
         for document in source.read(block):
+            if as_they_are and document.text.strip():
+                yield document.text
             if document.gold_program is None:
                 continue
             lines = document.text.split("\n")

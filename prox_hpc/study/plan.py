@@ -131,6 +131,10 @@ def check(config: Config) -> None:
     """Contradictions that the schema cannot see. Raises UserError."""
     if config.corpus.kind == "files" and not config.corpus.path:
         raise UserError("corpus.path is not set; give a file, a folder, a glob or an fsspec URL: corpus.path=PATH")
+    if config.evaluation.kind not in ("world", "files"):
+        raise UserError(f"evaluation.kind={config.evaluation.kind}: unknown; one of world, files")
+    if config.refiner.seed_corpus.kind == "files" and not config.refiner.seed_corpus.path:
+        raise UserError("refiner.seed_corpus.path is not set; give documents with line flags")
     if config.evaluation.kind == "files" and not config.evaluation.path:
         raise UserError("evaluation.path is not set; give held-out documents with line flags: evaluation.path=PATH")
     if not config.arm:
@@ -143,6 +147,8 @@ def check(config: Config) -> None:
             raise UserError(f"arm.{name}.rules={arm.rules}: give one or more of {', '.join(RULES)}")
         if arm.kind == "random" and arm.like not in config.arm:
             raise UserError(f"arm.{name}.like={arm.like}: that arm is not in the study; add it: arm=[...,{arm.like}]")
+        if arm.kind == "random" and config.arm[arm.like].kind in ("raw", "random"):
+            raise UserError(f"arm.{name}.like={arm.like}: has no retention to match; give a rule, refined or gold arm")
         if arm.kind == "gold" and config.corpus.kind == "files" and not config.corpus.keep_column:
             raise UserError(f"arm.{name}: the corpus has no gold; set corpus.keep_column or leave the arm out")
     if config.corpus.kind not in ("generated", "files"):

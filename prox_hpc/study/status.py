@@ -5,7 +5,7 @@ Reads only; works while the study runs, after it died, and from any login node.
 
 import socket
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,18 @@ def read(run: Path) -> list[Row]:
 
         claims = {step.address: slurm.read_claim(store, step).get("jobs", []) for step in steps}
         job_states = slurm.job_states(sorted({job for jobs in claims.values() for job in jobs}))
-    return [row(store, step, job_states, claims.get(step.address, [])) for step in steps]
+    rows = [row(store, step, job_states, claims.get(step.address, [])) for step in steps]
+    if config["cluster"]["backend"] == "slurm" or _launcher_lives(run):
+        return rows
+    # Nobody will start what waits. (A report made by an earlier launch does not make up for it.)
+    return [replace(item, state="stopped") if item.state in ("waiting", "running") else item for item in rows]
+
+
+def _launcher_lives(run: Path) -> bool:
+    try:
+        return Path(f"/proc/{int((run / 'launcher.pid').read_text())}").exists()
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def table(rows: list[Row], title: str) -> Table:

@@ -10,6 +10,7 @@ The store is shared by all studies; a run folder belongs to one.
 import errno
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ def check_run(run: Path, plan: Plan, config: dict[str, Any]) -> None:
             old = json.loads(path.read_text())
         except ValueError as error:
             raise UserError(f"{path}: is not JSON ({error}); choose another run_dir=DIR") from error
-        if {*old["steps"]} != plan.addresses:
+        # The report is made anew each time: how it runs (servers, array sizes) may change, what is computed may not.
+        if _computed(old["steps"]) != _computed(plan.addresses):
             raise UserError(
                 f"{run}: holds another study ({_difference(old['config'], config)}); "
                 "choose another name=NAME (or run_dir=DIR), or launch the old settings"
@@ -98,6 +100,10 @@ def open_run(run: Path, plan: Plan, config: dict[str, Any]) -> None:
     """Make the run folder (0700) and write down what the study is."""
     run.mkdir(parents=True, exist_ok=True, mode=0o700)
     replace_json(run / "study.json", {"config": config, "steps": {step.address: step.to_json() for step in plan}})
+
+
+def _computed(addresses: Iterable[str]) -> set[str]:
+    return {address for address in addresses if not address.startswith("report/")}
 
 
 def load_run(run: Path) -> tuple[dict[str, Any], list[Step]]:

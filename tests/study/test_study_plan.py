@@ -84,6 +84,8 @@ def test_prox_c_programs_every_document() -> None:
         ({"arm": {"random": Arm(kind="random", like="prox_d")}}, "prox_d"),
         ({"arm": {"gold": Arm(kind="gold")}, "corpus": Corpus(name="f", kind="files", path="p")}, "keep_column"),
         ({"refiner": Refiner(name="r", doc_model="d")}, "chunk_model"),
+        ({"arm": {"raw": Arm(kind="raw"), "random": Arm(kind="random", like="raw")}}, "retention"),
+        ({"evaluation": Evaluation(name="e", kind="hub")}, "evaluation.kind"),
         ({"seeds": [1, 1]}, "twice"),
         ({"seeds": []}, "seeds"),
     ],
