@@ -11,6 +11,7 @@ from prox_hpc.config import Config
 from prox_hpc.launch import conf_dir, typed
 from prox_hpc.study.plan import plan_study
 from prox_hpc.train.shapes import count_parameters
+from tests.conftest import Command
 
 OPTIONS = sorted(
     (path.parent.name, path.stem) for path in Path(conf_dir()).glob("*/*.yaml") if path.parent.name != "hydra"
@@ -88,3 +89,12 @@ def test_the_shipped_trainees_have_the_papers_parameter_counts(
 def test_refiners_have_the_shapes_of_the_trainees_they_are_made_from(refiner: str, trainee: str) -> None:
     both = composed(f"refiner={refiner}", f"trainee={trainee}")
     assert both.refiner.shape == both.trainee.shape
+
+
+def test_help_names_every_group_and_option(launch: Command) -> None:
+    done = launch("--help")
+    assert done.returncode == 0
+    for group, option in OPTIONS:
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith(f"  {group}: ")]
+        assert option in line.split(": ")[1].split(", ")
+    assert "prox_hpc.status" in done.stdout
