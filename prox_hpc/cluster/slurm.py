@@ -24,7 +24,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 from prox_hpc.cluster import worker
 from prox_hpc.config import Cluster, Resources
 from prox_hpc.errors import UserError
-from prox_hpc.publish import publish_json, replace_json, temporary
+from prox_hpc.publish import publish_json, replace_json
 from prox_hpc.study.plan import Plan
 from prox_hpc.study.store import is_published, state_dir, task_states, write_step
 from prox_hpc.task import Step
@@ -232,16 +232,23 @@ def _claim(store: Path, step: Step, run_dir: Path, share: bool) -> list[str]:
 
 
 def _take_over(path: Path, judged: dict[str, Any]) -> None:
-    """Remove a claim that was judged to be over, unless another launch has put its own there in between."""
-    taken = temporary(path)
-    try:
-        os.rename(path, taken)
-    except FileNotFoundError:
+    """Remove a claim that was judged to be over; another launch's fresh one, put there in between, stays.
+
+    Only the holder of the token beside it removes a claim, so what it reads there is what it removes.
+    """
+    token = path.with_name("claim.over")
+    if not publish_json(token, {"time": time.time()}):
+        with suppress(FileNotFoundError):
+            if time.time() - token.stat().st_mtime > SUBMITTING_STALE_S:  # its holder died
+                token.unlink()
+        time.sleep(0.05)
         return
-    if json.loads(taken.read_text()) != judged:
-        with suppress(FileExistsError):
-            os.link(taken, path)
-    taken.unlink()
+    try:
+        with suppress(FileNotFoundError):  # its owner gave it up
+            if json.loads(path.read_text()) == judged:
+                path.unlink()
+    finally:
+        token.unlink(missing_ok=True)
 
 
 def read_claim(store: Path, step: Step) -> dict[str, Any]:

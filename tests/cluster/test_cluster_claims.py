@@ -73,7 +73,7 @@ def test_of_many_launches_at_once_one_submits_and_the_others_share(tmp_path: Pat
     assert len({job for jobs in got for job in jobs}) == 1
 
 
-def test_a_claim_renewed_in_between_is_put_back(tmp_path: Path) -> None:
+def test_a_claim_renewed_in_between_stays(tmp_path: Path) -> None:
     path = state_dir(tmp_path, STEP) / "claim.json"
     publish_json(path, {"jobs": ["fresh"]})
     slurm._take_over(path, {"jobs": ["old"]})
