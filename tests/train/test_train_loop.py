@@ -218,8 +218,8 @@ def test_every_token_is_trained(one_rank: Path) -> None:
     assert (before[:250] != after[:250]).any(dim=1).all()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_missing_gpu_is_told(tokens: Path, tmp_path: Path) -> None:
+def test_a_missing_gpu_is_told(tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # read when CUDA is first asked for: no GPU, on any machine
     task = Task(Step("pretrain", "run", {}), 0, tmp_path)
     with pytest.raises(UserError, match="torch sees no GPU"):
         train(
