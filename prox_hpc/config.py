@@ -159,6 +159,33 @@ class Serve:
 
 
 @dataclass
+class Caps:
+    """Bounds on what a program may cost; what goes beyond is counted (see `prox_hpc.programs.Caps`)."""
+
+    program_bytes: int = 32_768
+    """UTF-8 bytes of a program."""
+    operations: int = 256
+    """Calls in a program."""
+    string_chars: int = 2_000
+    """Characters of a string argument."""
+    integer_digits: int = 18
+    """Digits of a line number; a longer one is out of range."""
+    growth_chars: int = 512
+    """A chunk of n characters may grow to `n * (1 + growth_ratio) + growth_chars`."""
+    growth_ratio: float = 0.25
+
+
+@dataclass
+class Checks:
+    """When an edited document is dropped after all."""
+
+    max_removed: float = 0.95
+    """From this share of its words removed; more than 1: never."""
+    min_words: int = 11
+    """With fewer words left."""
+
+
+@dataclass
 class Refiner:
     """A model that writes programs, how it is prompted and served, and how it is made when it does not exist yet."""
 
@@ -173,6 +200,9 @@ class Refiner:
     doc_answers: list[str] = field(default_factory=lambda: ["keep_doc()", "drop_doc()"])
     """The two answers whose first differing token is scored: keep, drop."""
     profile: str = "v1"
+    """Profile of the program language: `v1`, `deletion_only` or `prox_v1` (the released executor, bug for bug)."""
+    caps: Caps = field(default_factory=Caps)
+    checks: Checks = field(default_factory=Checks)
     parameters: Optional[int] = None
     """Non-embedding parameters of a given model, for the FLOPs; null: read from its config.json."""
     max_chunk_tokens: int = 1500
@@ -208,7 +238,11 @@ class Arm:
     chunk: bool = True
     """refined: execute the chunk programs."""
     profile: str = "v1"
-    """refined: profile of the program language, `v1` or `deletion_only`."""
+    """refined: profile of the program language, `v1`, `deletion_only` or `prox_v1`."""
+    doc_threshold: Optional[float] = None
+    """refined: null = refiner.doc_threshold; not below what the refiner programs."""
+    checks: Optional[Checks] = None
+    """refined: null = refiner.checks."""
     like: str = "prox_dc"
     """random: the arm whose document retention is matched."""
 

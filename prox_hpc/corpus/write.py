@@ -6,18 +6,16 @@ so a seal reads them all, compares them with the Parquet files and adds them up.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prox_hpc.corpus.read import ROW_GROUP, Document, JsonObject
 from prox_hpc.publish import publish_file, publish_json
 
 if TYPE_CHECKING:
-    from prox_hpc.corpus.read import Document
-
-ROW_GROUP = 1000
-"""Documents per Parquet row group: a megabyte or so of ordinary pages, the unit read at a time."""
+    import pyarrow as pa
 
 
 def block_path(artifact: Path, index: int) -> Path:
@@ -25,7 +23,7 @@ def block_path(artifact: Path, index: int) -> Path:
     return artifact / "blocks" / f"{index:05d}.parquet"
 
 
-def write_block(path: Path, documents: Iterable["Document"], *, gold: bool = False) -> dict[str, int]:
+def write_block(path: Path, documents: Iterable[Document], *, gold: bool = False) -> dict[str, int]:
     """Publish documents as one zstd Parquet file; returns {"documents", "characters"}.
 
     gold: also write the columns `drop` and `program` (the truth, where it is known). Arms leave it out, so that no
@@ -39,26 +37,39 @@ def write_block(path: Path, documents: Iterable["Document"], *, gold: bool = Fal
     counts = {"documents": 0, "characters": 0}
 
     def write(draft: Path) -> None:
-        with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(draft, schema, compression="zstd", use_dictionary=False) as writer:
             for batch in _batches(documents):
                 counts["documents"] += len(batch)
-                counts["characters"] += sum(len(document.text) for document in batch)
-                writer.write_table(pa.Table.from_pylist([_row(document, gold) for document in batch], schema))
+                counts["characters"] += sum([len(document.text) for document in batch])
+                writer.write_table(pa.Table.from_arrays(_columns(batch, schema), schema=schema))
 
     publish_file(path, write)
     return counts
 
 
-def _batches(documents: Iterable["Document"]) -> Iterator[list["Document"]]:
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
     source = iter(documents)
     while batch := list(islice(source, ROW_GROUP)):
         yield batch
 
 
-def _row(document: "Document", gold: bool) -> dict[str, Any]:
+def _columns(batch: list[Document], schema: "pa.Schema") -> list["pa.Array"]:
+    """The columns of `schema`, in its order."""
+    import pyarrow as pa
+
+    values: dict[str, list[Any]] = {
+        "id": [document.id for document in batch],
+        "text": [document.text for document in batch],
+        "metadata": [_json(document.metadata) for document in batch],
+        "drop": [document.gold_drop for document in batch],
+        "program": [document.gold_program for document in batch],
+    }
+    return [pa.array(values[field.name], field.type) for field in schema]
+
+
+def _json(metadata: Mapping[str, Any]) -> str:
     # default=str: Parquet corpora hold dates and decimals, which JSON lacks
-    row = {"id": document.id, "text": document.text, "metadata": json.dumps(document.metadata, default=str)}
-    return row | {"drop": document.gold_drop, "program": document.gold_program} if gold else row
+    return metadata.text if isinstance(metadata, JsonObject) else json.dumps(metadata, default=str)
 
 
 def is_done(artifact: Path, index: int) -> bool:

@@ -7,13 +7,14 @@ original line numbers, which stay valid because no replacement can add or remove
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from prox_hpc.programs import prox_v1
 from prox_hpc.programs.language import (
     DEFAULT_CAPS,
+    MAX_INTEGER_DIGITS,
     Caps,
     DropDoc,
     KeepChunk,
@@ -29,13 +30,17 @@ Applied = Literal["applied", "refused", "no_change"]
 Span = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one operation; `reason` is a short fixed phrase when it was refused or changed nothing."""
+class Outcome(NamedTuple):
+    """What became of one operation; a tuple because millions are made.
+
+    reason: a short fixed phrase when it was refused or changed nothing. affected: the lines that an applied removal
+    names, or the occurrences that an applied normalisation replaced; else 0.
+    """
 
     op: Operation
     outcome: Applied
     reason: str | None = None
+    affected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ def execute(
         return ChunkResult(tuple(lines), False, "malformed")
     if program.stage == "doc":
         return _execute_doc(program, lines)
-    return _execute_chunk(program, lines, first_line, profile == "deletion_only", caps)
+    return _execute_chunk(program, lines, first_line, profile, caps)
 
 
 def _execute_doc(program: Program, lines: Sequence[str]) -> ChunkResult:
@@ -96,47 +101,61 @@ def _doc_outcome(operation: Operation) -> Outcome:
     return Outcome(operation, "applied" if isinstance(operation, DropDoc) else "no_change")
 
 
-def _execute_chunk(
-    program: Program, lines: Sequence[str], first_line: int, deletion_only: bool, caps: Caps
-) -> ChunkResult:
-    edited = ChunkText(lines, caps)
-    last_line = first_line + len(lines) - 1
+class Edit(NamedTuple):
+    """What a chunk-stage program does to a chunk, its lines not yet put together."""
+
+    text: ChunkText
+    status: Status
+    outcomes: tuple[Outcome, ...]
+    removed: tuple[Span, ...]
+
+
+def edit_chunk(program: Program, text: ChunkText, first_line: int, profile: str, caps: Caps) -> Edit:
+    """Apply the normalisations of a chunk-stage program to `text` and judge its removals."""
+    last_line = first_line + text.line_count - 1
     outcomes: list[Outcome] = []
     spans: list[Span] = []
     refused = False
     for operation in program.operations:
-        outcome = _apply(operation, edited, first_line, last_line, deletion_only)
+        if isinstance(operation, RemoveLines):
+            reason = removal_refusal(operation, first_line, last_line, caps)
+            if reason is None:
+                span = operation.line_start, operation.line_end
+                spans.append(span)
+                outcome = Outcome(operation, "applied", None, span[1] - span[0] + 1)
+            else:
+                outcome = Outcome(operation, "refused", reason)
+        elif isinstance(operation, Normalize):
+            outcome = text.normalize(operation, caps) if profile != "deletion_only" else _not_here(operation, "profile")
+        elif isinstance(operation, KeepChunk | KeepDoc):
+            outcome = Outcome(operation, "no_change")
+        else:  # only a hand-made Program holds an operation of the other stage
+            outcome = _not_here(operation, "stage")
         refused = refused or outcome.outcome == "refused"
-        if outcome.outcome == "applied" and isinstance(operation, RemoveLines):
-            spans.append((operation.line_start, operation.line_end))
         outcomes.append(outcome)
-    removed = merge_spans(spans)
     status: Status = "partial" if refused and program.status == "ok" else program.status
-    kept = without_spans(edited.lines(), removed, first_line)
-    return ChunkResult(kept, False, status, tuple(outcomes), removed, edited.replaced)
+    return Edit(text, status, tuple(outcomes), merge_spans(spans))
 
 
-def _apply(operation: Operation, text: ChunkText, first_line: int, last_line: int, deletion_only: bool) -> Outcome:
-    """Apply a normalisation, or judge a removal (which the caller applies at the end)."""
-    if isinstance(operation, RemoveLines):
-        reason = removal_refusal(operation, first_line, last_line)
-        return Outcome(operation, "applied") if reason is None else Outcome(operation, "refused", reason)
-    if isinstance(operation, Normalize):
-        if deletion_only:
-            return Outcome(operation, "refused", "not in this profile")
-        return text.normalize(operation)
-    if isinstance(operation, KeepChunk | KeepDoc):
-        return Outcome(operation, "no_change")
-    return Outcome(operation, "refused", "not in this stage")  # only a hand-made Program gets here
+def _execute_chunk(program: Program, lines: Sequence[str], first_line: int, profile: str, caps: Caps) -> ChunkResult:
+    edit = edit_chunk(program, ChunkText.of_lines(lines), first_line, profile, caps)
+    kept = without_spans(edit.text.lines(), edit.removed, first_line)
+    return ChunkResult(tuple(kept), False, edit.status, edit.outcomes, edit.removed, edit.text.replaced)
 
 
-def removal_refusal(operation: RemoveLines, first_line: int, last_line: int) -> str | None:
+def _not_here(operation: Operation, place: str) -> Outcome:
+    return Outcome(operation, "refused", f"not in this {place}")
+
+
+def removal_refusal(operation: RemoveLines, first_line: int, last_line: int, caps: Caps = DEFAULT_CAPS) -> str | None:
     """Why a removal cannot apply to lines `first_line` to `last_line` (inclusive), or None if it can."""
-    if operation.line_start > operation.line_end:
-        return "start after end"
-    if operation.line_start < first_line or operation.line_end > last_line:
-        return "line outside the chunk"
-    return None
+    start, end = operation.line_start, operation.line_end
+    if first_line <= start <= end <= last_line:
+        return None
+    # The parser reads an integer of more digits than the cap as this power of ten.
+    if max(abs(start), abs(end)) >= 10 ** min(caps.integer_digits, MAX_INTEGER_DIGITS):
+        return "integer too long"
+    return "start after end" if start > end else "line outside the chunk"
 
 
 def normalize_refusal(operation: Normalize, caps: Caps) -> str | None:
@@ -168,49 +187,70 @@ def _has_surrogate(text: str) -> bool:
 
 
 class ChunkText:
-    """A chunk's text while normalisations are applied to it; joined once, split once, however many there are."""
+    """A chunk's text while normalisations are applied to it, joined or split only when it must be.
 
-    __slots__ = ("_caps", "_lines", "_most_chars", "_text", "replaced")
+    line_count: lines of the chunk; no normalisation changes it. replaced: occurrences replaced so far.
+    touched: a bound for the document checks (see `document._enough_left`): over all replacements made, the characters
+    of the target and 3 more.
+    """
 
-    def __init__(self, lines: Sequence[str], caps: Caps) -> None:
+    __slots__ = ("_characters", "_lines", "_text", "line_count", "replaced", "touched")
+
+    def __init__(self, text: str | None, lines: Sequence[str] | None, line_count: int) -> None:
+        """text or lines may be missing, not both."""
+        self._text = text
         self._lines = lines
-        self._caps = caps
-        self._text: str | None = None
-        self._most_chars = 0
+        self._characters = -1
+        self.line_count = line_count
         self.replaced = 0
+        self.touched = 0
 
-    def normalize(self, operation: Normalize) -> Outcome:
+    @staticmethod
+    def of_lines(lines: Sequence[str]) -> ChunkText:
+        return ChunkText(None, lines, len(lines))
+
+    def normalize(self, operation: Normalize, caps: Caps = DEFAULT_CAPS) -> Outcome:
         """Replace every occurrence of the source, or refuse; linear in the chunk's text."""
-        reason = normalize_refusal(operation, self._caps)
+        reason = normalize_refusal(operation, caps)
         if reason is not None:
             return Outcome(operation, "refused", reason)
-        text = self._joined()
+        text = self.text()
+        if self._characters < 0:
+            self._characters = len(text)
         source, target = operation.source_str, operation.target_str
-        count = text.count(source)
+        growth = len(target) - len(source)
+        # A replacement that shrinks needs no look ahead, and tells by how much it shrank how often it was made.
+        replaced = text.replace(source, target) if growth < 0 else None
+        count = text.count(source) if replaced is None else (len(replaced) - len(text)) // growth
         if not count:
             return Outcome(operation, "refused", "source not found")
         if source == target:
             return Outcome(operation, "no_change", "source equals target")
-        if len(text) + count * (len(target) - len(source)) > self._most_chars:
+        if len(text) + count * growth > int(self._characters * (1 + caps.growth_ratio)) + caps.growth_chars:
             return Outcome(operation, "refused", "growth beyond the cap")
-        self._text = text.replace(source, target)
+        self._text = text.replace(source, target) if replaced is None else replaced
+        self._lines = None
         self.replaced += count
-        return Outcome(operation, "applied")
+        self.touched += count * (len(target) + 3)
+        return Outcome(operation, "applied", None, count)
 
-    def lines(self) -> Sequence[str]:
-        """The chunk's lines as they are now; as many as there were."""
-        return self._text.split("\n") if self.replaced and self._text is not None else self._lines
-
-    def _joined(self) -> str:
+    def text(self) -> str:
+        """The text as it is now."""
         if self._text is None:
-            text = "\n".join(self._lines)
-            self._most_chars = int(len(text) * (1 + self._caps.growth_ratio)) + self._caps.growth_chars
-            self._text = text
+            self._text = "\n".join(self._lines or ())
         return self._text
 
+    def lines(self) -> Sequence[str]:
+        """The lines as they are now; as many as there were."""
+        if self._lines is None:
+            self._lines = self.text().split("\n")
+        return self._lines
 
-def merge_spans(spans: Iterable[Span]) -> tuple[Span, ...]:
+
+def merge_spans(spans: Sequence[Span]) -> tuple[Span, ...]:
     """Inclusive spans, in any order, overlapping or not, as maximal runs in ascending order."""
+    if len(spans) < 2:
+        return tuple(spans)
     merged: list[Span] = []
     for start, end in sorted(spans):
         if merged and start <= merged[-1][1] + 1:
@@ -220,15 +260,17 @@ def merge_spans(spans: Iterable[Span]) -> tuple[Span, ...]:
     return tuple(merged)
 
 
-def without_spans(lines: Sequence[str], spans: Iterable[Span], first_line: int) -> tuple[str, ...]:
+def without_spans(lines: Sequence[str], spans: Sequence[Span], first_line: int) -> Sequence[str]:
     """`lines` (numbered from `first_line`) without those in the disjoint, ascending inclusive spans."""
+    if not spans:
+        return lines
     kept: list[str] = []
     position = 0
     for start, end in spans:
-        kept.extend(lines[position : start - first_line])
+        kept += lines[position : start - first_line]
         position = end + 1 - first_line
-    kept.extend(lines[position:])
-    return tuple(kept)
+    kept += lines[position:]
+    return kept
 
 
 def _execute_prox_v1(program: Program, lines: Sequence[str], first_line: int) -> ChunkResult:
@@ -242,11 +284,11 @@ def _execute_prox_v1(program: Program, lines: Sequence[str], first_line: int) ->
 def as_chunk_result(result: prox_v1.OperationsResult, first_line: int = 0) -> ChunkResult:
     """What the released executor did, in this module's terms; "partial" if it counted an error."""
     outcomes = tuple(
-        Outcome(RemoveLines(step.start, step.end), step.outcome, step.reason)
+        Outcome(RemoveLines(step.start, step.end), step.outcome, step.reason, step.affected)
         if isinstance(step, prox_v1.Removal)
-        else Outcome(Normalize(step.source, step.target), step.outcome, step.reason)
+        else Outcome(Normalize(step.source, step.target), step.outcome, step.reason, step.affected)
         for step in result.steps
     )
     status: Status = "partial" if result.errors else "ok"
     kept = without_spans(result.lines, result.removed, first_line)
-    return ChunkResult(kept, False, status, outcomes, result.removed, result.replaced)
+    return ChunkResult(tuple(kept), False, status, outcomes, result.removed, result.replaced)

@@ -45,14 +45,14 @@ def clip(program: Program, chunk: Chunk, caps: Caps = DEFAULT_CAPS) -> str:
 
 
 def _clipped(program: Program, chunk: Chunk, caps: Caps) -> Iterator[Operation]:
-    text = ChunkText(chunk.lines, caps)
+    text = ChunkText.of_lines(chunk.lines)
     last_line = chunk.first_line + len(chunk.lines) - 1
     for operation in program.operations:
         if isinstance(operation, RemoveLines) and 0 <= operation.line_start <= operation.line_end:
             start, end = max(operation.line_start, chunk.first_line), min(operation.line_end, last_line)
             if start <= end:
                 yield RemoveLines(start, end)
-        elif isinstance(operation, Normalize) and text.normalize(operation).outcome == "applied":
+        elif isinstance(operation, Normalize) and text.normalize(operation, caps).outcome == "applied":
             yield operation
 
 

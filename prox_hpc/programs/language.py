@@ -82,6 +82,8 @@ class Caps:
 
 
 DEFAULT_CAPS: Final = Caps()
+MAX_INTEGER_DIGITS: Final = 4_000
+"""No cap on digits goes beyond this: Python refuses to convert more than 4,300."""
 
 ParameterKind = Literal["line", "string"]
 

@@ -1,7 +1,9 @@
 """Program text to typed operations, by a hand-written parser that no input can break.
 
 The text comes from a model that may have read a hostile page. One pass of fixed, unambiguous patterns reads it, left
-to right and without recursion, so time is linear whatever it holds; the result is always a `Program`.
+to right and without recursion, so time is linear whatever it holds; the result is always a `Program`. Text as refiners
+nearly always write it is recognised by one pattern at once, about three times as fast; what that pattern does not cover
+to the last character is read call by call.
 Where the design is silent, Python's syntax of a call decides (line breaks, comments and a trailing comma inside the
 parentheses are allowed); anything but plain calls with literal arguments makes the whole program malformed.
 """
@@ -10,9 +12,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
-from prox_hpc.programs.language import CALLS, DEFAULT_CAPS, Call, Caps, DropDoc, KeepDoc, Operation, Stage, Status
+from prox_hpc.programs.language import (
+    CALLS,
+    DEFAULT_CAPS,
+    MAX_INTEGER_DIGITS,
+    Call,
+    Caps,
+    DropDoc,
+    KeepDoc,
+    Operation,
+    Stage,
+    Status,
+)
 from prox_hpc.programs.literals import CUT_STRING, STRING, BadEscape, decode
 
 Value = int | str
@@ -85,6 +99,8 @@ def _parse_text(text: str, stage: Stage, truncated: bool, caps: Caps) -> tuple[t
     """The operations, and the reason if the end was discarded; raises `_Malformed`."""
     if _over_bytes(text, caps.program_bytes):
         raise _Malformed("too many bytes")
+    if not truncated and (plain := _plain_operations(text, stage, caps)):
+        return plain, None
     if "\0" in text:
         raise _Malformed("NUL byte")
     position, fenced = _skip_opening(text)
@@ -111,6 +127,51 @@ def _parse_text(text: str, stage: Stage, truncated: bool, caps: Caps) -> tuple[t
     if stage == "doc" and KeepDoc() in operations and DropDoc() in operations:
         raise _Malformed("keep and drop together")
     return tuple(operations), reason
+
+
+# Line numbers of up to this many digits are read at once.
+_PLAIN_DIGITS: Final = 9
+
+
+@cache
+def _plain_calls(stage: Stage) -> tuple[re.Pattern[str], dict[str, tuple[Any, bool, int, int]]]:
+    """The pattern of one plain call with its separator, and how the groups of a match make an operation.
+
+    Plain: one call a line, all arguments by place or all by keyword in order, strings in double quotes without escapes.
+    Groups: the whole match, the name, then for each call with parameters its first keyword and its arguments.
+    The table: name -> operation, whether its arguments are line numbers, first and last group of the arguments.
+    """
+    alternatives, table, groups = [], {}, 2
+    for call in CALLS[stage]:
+        keyword_group, arguments = groups + 1, ""
+        for place, parameter in enumerate(call.parameters):
+            keyword = f"(?:{'|'.join(parameter.keywords)})="
+            value = f"([0-9]{{1,{_PLAIN_DIGITS}}})" if parameter.kind == "line" else r'"([^"\\\r\n\0]*)"'
+            argument = f"({keyword})?{value}" if place == 0 else f", ?(?({keyword_group}){keyword}){value}"
+            arguments += argument if parameter.default is None else f"(?:{argument})?"
+        count = len(call.parameters)
+        lines = any(parameter.kind == "line" for parameter in call.parameters)
+        table[call.name] = (call.operation, lines, keyword_group, keyword_group + count)
+        groups += count + 1 if count else 0
+        alternatives.append(rf"{call.name}\({arguments}\)")
+    names = "|".join(call.name for call in CALLS[stage])
+    return re.compile(rf"((?=({names}))(?:{'|'.join(alternatives)})(?:\n|\Z))"), table
+
+
+def _plain_operations(text: str, stage: Stage, caps: Caps) -> tuple[Operation, ...]:
+    """The operations of a program of plain calls and nothing else; none if it is not one."""
+    pattern, table = _plain_calls(stage)
+    found = pattern.findall(text)
+    if sum([len(groups[0]) for groups in found]) != len(text) or len(found) > caps.operations:
+        return ()
+    if stage == "doc" or caps.integer_digits < _PLAIN_DIGITS:
+        return ()
+    operations = []
+    for groups in found:
+        operation, lines, first, last = table[groups[1]]
+        # An argument that is left out is the empty string, which is what its default is.
+        operations.append(operation(*map(int, groups[first:last])) if lines else operation(*groups[first:last]))
+    return tuple(operations)
 
 
 def _over_bytes(text: str, limit: int) -> bool:
@@ -267,7 +328,7 @@ def _bad_value(text: str, match: re.Match[str], kind: str) -> _Malformed:
 
 def _integer(digits: str, most: int) -> int:
     """A decimal integer; one with more than `most` significant digits becomes +-10**most, out of every range."""
-    most = min(most, 4_000)  # Python refuses to convert more than 4,300 digits
+    most = min(most, MAX_INTEGER_DIGITS)
     if len(digits) <= most:
         return int(digits)
     sign = -1 if digits[0] == "-" else 1

@@ -8,7 +8,6 @@ is an ordinary corpus.
 import hashlib
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -20,13 +19,23 @@ from prox_hpc.corpus.read import Block, Document, open_source, task_blocks
 from prox_hpc.corpus.write import block_path, is_done, publish_counts, read_counts, write_block
 from prox_hpc.errors import UserError
 from prox_hpc.programs import Caps, ChunkProgram, DocumentChecks, DocumentResult, refine_document
-from prox_hpc.refine.records import Execution, is_blank, outcome, replay
+from prox_hpc.programs.record import text_hash
+from prox_hpc.refine.counts import COUNTERS, Counts, Digest, Executed, add_counters
+from prox_hpc.refine.records import (
+    Execution,
+    check_row,
+    execute,
+    is_blank,
+    programs_path,
+    read_rows,
+)
 from prox_hpc.task import Task
 
 # Gold programs are ours, one for a whole document of any length: the caps on model output do not concern them.
 _GOLD_CAPS = Caps(program_bytes=sys.maxsize, operations=sys.maxsize)
 
-Arm = Callable[[Block, Iterator[Document]], Iterator[tuple[Document, DocumentResult]]]
+
+Arm = Callable[[Block, Iterator[Document]], Iterator[Executed]]
 """Documents of a block, in order -> each with what becomes of it."""
 
 
@@ -39,39 +48,21 @@ def run(task: Task) -> None:
         task.progress(done, len(blocks), "blocks")
         if is_done(task.out, block.index):
             continue
-        failed_before = Counter(source.failed)
-        counts: Counter[str] = Counter()
-        reasons: Counter[str] = Counter()
+        failed_before = source.failed.total()
+        counts = Counts()
         with closing(source.read(block)) as documents:  # type: ignore[type-var]
-            write_block(block_path(task.out, block.index), _kept(arm(block, documents), counts, reasons))
-        failed = Counter(source.failed) - failed_before
-        outcomes = {name: counts[name] for name in ("untouched", "edited", "dropped")} | {"failed": failed.total()}
-        publish_counts(
-            task.out,
-            block.index,
-            {
-                "documents": outcomes["untouched"] + outcomes["edited"],
-                "characters": counts["characters_out"],
-                "documents_in": sum(outcomes.values()),
-                "characters_in": counts["characters_in"],
-                "outcomes": outcomes,
-                "reasons": dict(reasons),
-            },
-        )
+            written = write_block(block_path(task.out, block.index), counts.kept(arm(block, documents)))
+        publish_counts(task.out, block.index, counts.to_json(written, source.failed.total() - failed_before))
     task.progress(len(blocks), len(blocks), "blocks")
 
 
 def seal(task: Task) -> dict[str, Any]:
-    """Check every block; returns documents_in, documents_out, characters_in, characters_out, outcomes, reasons.
+    """Check every block; returns documents_in, documents_out, characters_in, characters_out, digests and counters.
 
     RuntimeError when a block is missing or documents were lost or doubled.
     """
     counts = read_counts(task.out, [block.index for block in open_source(task).blocks])
-    outcomes: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
     for block in counts:
-        outcomes.update(block["outcomes"])
-        reasons.update(block["reasons"])
         gone = block["outcomes"]["dropped"] + block["outcomes"]["failed"]
         if block["documents_in"] != block["documents"] + gone:
             raise RuntimeError(f"{task.out}: documents were lost or doubled: {block}")
@@ -80,23 +71,10 @@ def seal(task: Task) -> dict[str, Any]:
         "documents_out": sum(block["documents"] for block in counts),
         "characters_in": sum(block["characters_in"] for block in counts),
         "characters_out": sum(block["characters"] for block in counts),
-        "outcomes": dict(outcomes),
-        "reasons": dict(reasons),
+        **add_counters(counts, COUNTERS),
+        "digest_in": Digest.total(block["digest_in"] for block in counts),
+        "digest_out": Digest.total(block["digest_out"] for block in counts),
     }
-
-
-def _kept(
-    results: Iterator[tuple[Document, DocumentResult]], counts: Counter[str], reasons: Counter[str]
-) -> Iterator[Document]:
-    """The documents that stay, as the arm has them; `counts` and `reasons` are added to."""
-    for document, result in results:
-        counts[outcome(result)] += 1
-        counts["characters_in"] += len(document.text)
-        if result.reason is not None:
-            reasons[result.reason] += 1
-        if result.text is not None:
-            counts["characters_out"] += len(result.text)
-            yield Document(document.id, result.text, document.metadata)
 
 
 def _arm(task: Task) -> Arm:
@@ -109,10 +87,11 @@ def _arm(task: Task) -> Arm:
             profile=settings.get("profile", "v1"),
             threshold=settings.get("doc_threshold", 0.0),
             checks=checks,
+            caps=Caps(**settings.get("caps", {})),
         )
         return _refined(task.input("programs"), execution)
     if settings["kind"] == "gold":
-        return lambda block, documents: ((document, _gold(document, checks)) for document in documents)
+        return lambda block, documents: (_executed(document, _gold(document, checks)) for document in documents)
     if settings["kind"] == "random":
         summary = json.loads((task.input("like") / "artifact.json").read_text())["summary"]
         share = summary["documents_out"] / summary["documents_in"] if summary["documents_in"] else 1.0
@@ -121,24 +100,21 @@ def _arm(task: Task) -> Arm:
 
 
 def _refined(programs: Path, execution: Execution) -> Arm:
-    def arm(block: Block, documents: Iterator[Document]) -> Iterator[tuple[Document, DocumentResult]]:
-        path = programs / "blocks" / f"{block.index:05d}.programs.parquet"
-        for document, row in zip_longest(documents, _rows(path)):
+    def arm(block: Block, documents: Iterator[Document]) -> Iterator[Executed]:
+        path = programs_path(programs, block.index)
+        for document, row in zip_longest(documents, read_rows(path)):
             if document is None or row is None:
                 raise RuntimeError(
                     f"{path}: has not as many rows as {block.path} has documents; it is another corpus's"
                 )
-            yield document, replay(document, row, execution)
+            hash_in = check_row(document, row)
+            yield Executed(document, execute(document, row.written, execution), hash_in, row)
 
     return arm
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=256):
-            yield from batch.to_pylist()
+def _executed(document: Document, result: DocumentResult) -> Executed:
+    return Executed(document, result, text_hash(document.text))
 
 
 def _gold(document: Document, checks: DocumentChecks) -> DocumentResult:
@@ -152,14 +128,14 @@ def _gold(document: Document, checks: DocumentChecks) -> DocumentResult:
 def _random(share: float, seed: int) -> Arm:
     """Of each block's n documents, the n * share with the lowest lot (rounded up or down by lot)."""
 
-    def arm(block: Block, documents: Iterator[Document]) -> Iterator[tuple[Document, DocumentResult]]:
+    def arm(block: Block, documents: Iterator[Document]) -> Iterator[Executed]:
         all_of_them = list(documents)
         lots = [_lot(seed, block.index, number) for number in range(len(all_of_them))]
         keep = int(len(lots) * share + _lot(seed, block.index, -1))
         chosen = set(sorted(range(len(lots)), key=lots.__getitem__)[:keep])
         for number, document in enumerate(all_of_them):
             result = refine_document(document.text, [], drop=number not in chosen)
-            yield document, result if number in chosen else replace(result, reason="not drawn")
+            yield _executed(document, result if number in chosen else replace(result, reason="not drawn"))
 
     return arm
 

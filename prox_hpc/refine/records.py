@@ -1,23 +1,34 @@
 """What is recorded of every document, and how a document is made from its record: the one path for the refine step,
 for arms and for replay.
 
-The programs are the dataset: with a document and its row of the programs file, `replay` makes the refined document
+The programs are the dataset: with a document and its row of the programs file, `execute` makes the refined document
 again, under these or other settings, without a model.
 """
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prox_hpc.corpus.read import Document
+from prox_hpc.corpus.read import ROW_GROUP, Document
 from prox_hpc.errors import UserError
-from prox_hpc.programs import ChunkProgram, ChunkReport, DocumentChecks, DocumentResult, parse, refine_document
+from prox_hpc.programs import (
+    DEFAULT_CAPS,
+    Caps,
+    ChunkProgram,
+    DocumentChecks,
+    DocumentResult,
+    refine_document,
+)
+from prox_hpc.programs.record import document_record, text_hash
+from prox_hpc.programs.record import schema as record_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 OUTCOMES = ("untouched", "edited", "dropped")
+_PROGRAM = ("first_line", "line_count", "program", "truncated", "oversized")
+"""Fields of a chunk that make a `ChunkProgram`, in its order."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,20 @@ class Execution:
     profile: str = "v1"
     threshold: float = 0.0
     checks: DocumentChecks = field(default_factory=DocumentChecks)
+    caps: Caps = DEFAULT_CAPS
+
+    @staticmethod
+    def of(config: Mapping[str, Any]) -> "Execution":
+        """How the refine step with this configuration makes its own refined documents."""
+        refiner = config["refiner"]
+        return Execution(
+            doc=config["doc_stage"],
+            chunk=config["chunk_stage"],
+            profile=refiner.get("profile", "v1"),
+            threshold=refiner.get("doc_threshold", 0.0),
+            checks=DocumentChecks(**refiner.get("checks", {})),
+            caps=Caps(**refiner.get("caps", {})),
+        )
 
 
 @dataclass
@@ -47,26 +72,50 @@ class Written:
     program_tokens: int = 0
 
 
-class Digest:
-    """Digest of a collection of documents that does not depend on their order, and counts a doubled one twice.
+class Row(NamedTuple):
+    """What execution needs of a document's row of the programs file, and what its refine step made of it.
 
-    The sum modulo 2**128 of a 128-bit BLAKE2b of each document's id and text.
+    written: the programs (without token counts). outcome, text_hash_out: of the refine step's own execution.
     """
 
-    def __init__(self) -> None:
-        self._sum = 0
+    id: str
+    text_hash_in: str
+    outcome: str
+    text_hash_out: str | None
+    written: Written
 
-    def add(self, identity: str, text: str) -> None:
-        data = f"{len(identity)}:{identity}{text}".encode("utf-8", "surrogatepass")
-        self._sum += int.from_bytes(hashlib.blake2b(data, digest_size=16).digest(), "big")
+    @staticmethod
+    def of(record: Mapping[str, Any]) -> "Row":
+        """Of a row as a dict."""
+        chunks = [ChunkProgram(*(chunk[name] for name in _PROGRAM)) for chunk in record["chunks"]]
+        written = Written(record["doc_score"], chunks=chunks)
+        return Row(record["id"], record["text_hash_in"], record["outcome"], record["text_hash_out"], written)
 
-    def __str__(self) -> str:
-        return f"{self._sum % 2**128:032x}"
+
+def programs_path(artifact: Path, index: int) -> Path:
+    """Where the programs of block `index` of a refine artifact lie."""
+    return artifact / "blocks" / f"{index:05d}.programs.parquet"
 
 
-def text_hash(text: str) -> str:
-    """128-bit BLAKE2b of the text, in hex."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a programs file, in order, streamed; only the columns that execution needs are read."""
+    import pyarrow.parquet as pq
+
+    chunk_columns = [f"chunks.list.element.{name}" for name in _PROGRAM]
+    plain = ["id", "text_hash_in", "outcome", "text_hash_out"]
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=ROW_GROUP, columns=[*plain, "doc_score", *chunk_columns]):
+            # by column: rows as dicts take five times as long
+            column = batch.column("chunks")
+            ends = column.offsets.to_pylist()
+            flat = column.flatten()
+            programs = list(map(ChunkProgram, *(flat.field(name).to_pylist() for name in _PROGRAM)))
+            scores = batch.column("doc_score").to_pylist()
+            written = (
+                Written(score, chunks=programs[start - ends[0] : end - ends[0]])
+                for score, start, end in zip(scores, ends, ends[1:], strict=True)
+            )
+            yield from map(Row, *(batch.column(name).to_pylist() for name in plain), written)
 
 
 def is_blank(text: str) -> bool:
@@ -74,15 +123,22 @@ def is_blank(text: str) -> bool:
     return not text or text.isspace()
 
 
-def replay(document: Document, row: Mapping[str, Any], execution: Execution) -> DocumentResult:
-    """A document after the programs recorded in its row of the programs file.
+def check_row(document: Document, row: Row) -> str:
+    """The hash of the document's text; RuntimeError when the row is another document's."""
+    found = text_hash(document.text)
+    if row.id != document.id or row.text_hash_in != found:
+        raise RuntimeError(f"document {document.id!r}: the programs file holds {row.id!r} or another text there")
+    return found
+
+
+def replay(document: Document, record: Mapping[str, Any], execution: Execution) -> DocumentResult:
+    """A document after the programs in its row of the programs file, given as a dict.
 
     UserError when the execution needs what was not programmed. RuntimeError when the row is another document's.
     """
-    if row["id"] != document.id or row["text_hash_in"] != text_hash(document.text):
-        raise RuntimeError(f"document {document.id!r}: the programs file holds {row['id']!r} or another text there")
-    written = Written(row["doc_score"], chunks=[_chunk_program(chunk) for chunk in row["chunks"]])
-    return execute(document, written, execution)
+    row = Row.of(record)
+    check_row(document, row)
+    return execute(document, row.written, execution)
 
 
 def execute(document: Document, written: Written, execution: Execution) -> DocumentResult:
@@ -100,7 +156,9 @@ def execute(document: Document, written: Written, execution: Execution) -> Docum
             "or raise refiner.chunk_margin for the refine step, or use only higher thresholds"
         )
     chunks = written.chunks if execution.chunk else []
-    return refine_document(document.text, chunks, drop=drop, profile=execution.profile, checks=execution.checks)
+    return refine_document(
+        document.text, chunks, drop=drop, profile=execution.profile, checks=execution.checks, caps=execution.caps
+    )
 
 
 def outcome(result: DocumentResult) -> str:
@@ -114,88 +172,24 @@ def row(document: Document, written: Written, execution: Execution) -> dict[str,
     verdict = None
     if written.doc_score is not None:
         verdict = "keep_doc()" if written.doc_score >= execution.threshold else "drop_doc()"
-    reports = {report.first_line: report for report in result.chunks}
-    return {
-        "id": document.id,
+    record = document_record(document.id, result, written.chunks, execution.caps)
+    if is_blank(document.text):
+        record["reason"] = "blank"
+    return record | {
         "doc_score": written.doc_score,
         "doc_program": verdict,
         "doc_cut": written.doc_cut,
-        "chunks": [_chunk_row(chunk, reports.get(chunk.first_line)) for chunk in written.chunks],
-        "outcome": outcome(result),
-        "reason": "blank" if is_blank(document.text) else result.reason,
-        "removed_lines": result.removed_lines,
-        "replaced": result.replaced,
-        "words_in": result.words_in,
-        "words_out": 0 if result.text is None else result.words_out,
-        "characters_in": len(document.text),
-        "characters_out": len(result.text or ""),
         "doc_tokens": written.doc_tokens,
         "chunk_tokens": written.chunk_tokens,
         "input_tokens": written.doc_tokens + written.chunk_tokens,
         "output_tokens": written.program_tokens,
-        "text_hash_in": text_hash(document.text),
-        "text_hash_out": None if result.text is None else text_hash(result.text),
     }
 
 
 def schema() -> "pa.Schema":
-    """Columns of the programs file: one row a document, in the block's order.
-
-    chunks: empty if the document was not programmed. status: final status of the program (`oversized` and `no_program`
-    where there is none). text_hash_out: null if dropped.
-    """
+    """Columns of the programs file, one row a document in the block's order: its record, doc stage and token counts."""
     import pyarrow as pa
 
-    chunk = pa.struct(
-        [
-            ("first_line", pa.int64()),
-            ("line_count", pa.int64()),
-            ("program", pa.large_string()),
-            ("truncated", pa.bool_()),
-            ("oversized", pa.bool_()),
-            ("status", pa.string()),
-            ("reason", pa.string()),
-        ]
-    )
-    counts = ["removed_lines", "replaced", "words_in", "words_out", "characters_in", "characters_out"]
-    counts += ["doc_tokens", "chunk_tokens", "input_tokens", "output_tokens"]
-    return pa.schema(
-        [
-            ("id", pa.string()),
-            ("doc_score", pa.float64()),
-            ("doc_program", pa.string()),
-            ("doc_cut", pa.bool_()),
-            ("chunks", pa.list_(chunk)),
-            ("outcome", pa.string()),
-            ("reason", pa.string()),
-            *((name, pa.int64()) for name in counts),
-            ("text_hash_in", pa.string()),
-            ("text_hash_out", pa.string()),
-        ]
-    )
-
-
-def _chunk_row(chunk: ChunkProgram, report: ChunkReport | None) -> dict[str, Any]:
-    """report: None if it was not executed, because the document is dropped; the status is then the parser's."""
-    if report is not None:
-        status, reason = str(report.status), report.reason
-    elif chunk.oversized or chunk.program_text is None:
-        status, reason = "oversized" if chunk.oversized else "no_program", None
-    else:
-        program = parse(chunk.program_text, "chunk", truncated=chunk.truncated)
-        status, reason = program.status, program.reason
-    return {
-        "first_line": chunk.first_line,
-        "line_count": chunk.line_count,
-        "program": chunk.program_text,
-        "truncated": chunk.truncated,
-        "oversized": chunk.oversized,
-        "status": status,
-        "reason": reason,
-    }
-
-
-def _chunk_program(chunk: Mapping[str, Any]) -> ChunkProgram:
-    return ChunkProgram(
-        chunk["first_line"], chunk["line_count"], chunk["program"], chunk["truncated"], chunk["oversized"]
-    )
+    more = [("doc_score", pa.float64()), ("doc_program", pa.string()), ("doc_cut", pa.bool_())]
+    more += [(name, pa.int64()) for name in ("doc_tokens", "chunk_tokens", "input_tokens", "output_tokens")]
+    return pa.schema([*record_schema(), *more])

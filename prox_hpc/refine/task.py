@@ -24,8 +24,19 @@ from prox_hpc.errors import UserError
 from prox_hpc.publish import publish_file, publish_json
 from prox_hpc.refine import tokens
 from prox_hpc.refine.chunk import ChunkStage
+from prox_hpc.refine.counts import Counts, Digest, Executed, add_counters
 from prox_hpc.refine.doc import DocPrompt, DocStage
-from prox_hpc.refine.records import OUTCOMES, Digest, Execution, Written, is_blank, replay, row, schema
+from prox_hpc.refine.records import (
+    OUTCOMES,
+    Execution,
+    Written,
+    check_row,
+    execute,
+    is_blank,
+    read_rows,
+    row,
+    schema,
+)
 from prox_hpc.serve.client import Client
 from prox_hpc.serve.server import Server, check_model, check_serve
 from prox_hpc.task import Task
@@ -34,21 +45,30 @@ TOKEN_KINDS = ("doc_prefill", "doc_decode", "chunk_prefill", "chunk_decode")
 TOKENISED_TOGETHER = 64
 """Documents whose doc prompts are tokenised in one call."""
 _NOTE = b"prox_hpc.block"
-_SUMMED = ("characters_in", "characters_out", "words_in", "words_out", "removed_lines", "replaced")
+_SUMMED = ("characters_in", "characters_out", "removed_lines", "replaced")
 """Columns of the programs file whose sums stand in the manifest."""
+_COUNTED = ["outcome", "reason", "doc_score", "doc_cut", "chunks.list.element.status", *_SUMMED]
+_COUNTED += ["doc_tokens", "chunk_tokens", "output_tokens"]
+"""Columns the manifest is made from."""
+_COUNTERS = ("malformed", "operations", "refused")
+"""Counters of the manifest, see `prox_hpc.refine.counts.Counts`."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The step's configuration. program_all: chunk programs for every document, whatever its score."""
+    """The step's configuration.
+
+    program_all: chunk programs for every document, whatever its score. execution: how its refined documents are made.
+    """
 
     refiner: Refiner
     serve: Serve
     doc_stage: bool
     chunk_stage: bool
     program_all: bool
+    execution: Execution
 
     @staticmethod
     def of(task: Task) -> "Settings":
@@ -60,7 +80,8 @@ class Settings:
         if not (config["doc_stage"] or config["chunk_stage"]):
             raise UserError("refine: neither the doc stage nor the chunk stage is on; some arm must use one")
         serve = Serve(**task.step.runtime.get("serve", {}))
-        return Settings(refiner, serve, config["doc_stage"], config["chunk_stage"], config.get("program_all", False))
+        stages = config["doc_stage"], config["chunk_stage"]
+        return Settings(refiner, serve, *stages, config.get("program_all", False), Execution.of(config))
 
     @property
     def models(self) -> dict[str, str]:
@@ -77,11 +98,6 @@ class Settings:
             if on and model is not None:
                 found[stage] = model
         return found
-
-    @property
-    def execution(self) -> Execution:
-        """How the refined documents of this step are made."""
-        return Execution(self.doc_stage, self.chunk_stage, self.refiner.profile, self.refiner.doc_threshold)
 
     def wants_chunks(self, score: float | None) -> bool:
         """Whether a document with this doc score (None: there is no doc stage) is programmed."""
@@ -294,25 +310,25 @@ def _finish(
 
     if _path(task, block, "json").exists():
         return
-    table = pq.read_table(_path(task, block, "programs.parquet"))
+    path = _path(task, block, "programs.parquet")
+    with pq.ParquetFile(path) as file:
+        counted = file.read(columns=_COUNTED)
     if documents is None:
         documents = list(source.read(block))
-    if table.num_rows != len(documents):
-        raise RuntimeError(f"{block.path}: {len(documents)} documents, but its programs file has {table.num_rows} rows")
-    rows = table.to_pylist()
-    digest_in, digest_out = Digest(), Digest()
+    if counted.num_rows != len(documents):
+        raise RuntimeError(
+            f"{block.path}: {len(documents)} documents, but its programs file has {counted.num_rows} rows"
+        )
 
-    def refined() -> Iterator[Document]:
-        for document, record in zip(documents, rows, strict=True):
-            digest_in.add(document.id, document.text)
-            text = replay(document, record, settings.execution).text
-            if text is not None:
-                digest_out.add(document.id, text)
-                yield Document(document.id, text, document.metadata)
+    def executed() -> Iterator[Executed]:
+        for document, record in zip(documents, read_rows(path), strict=True):
+            hash_in = check_row(document, record)
+            yield Executed(document, execute(document, record.written, settings.execution), hash_in)
 
-    written = write_block(_path(task, block, "refined.parquet"), refined())
-    note = json.loads(table.schema.metadata[_NOTE])
-    manifest = _counts(rows, note) | {"digest_in": str(digest_in), "digest_out": str(digest_out), "block": block.index}
+    counts = Counts()
+    written = write_block(_path(task, block, "refined.parquet"), counts.kept(executed()))
+    note = json.loads(pq.read_schema(path).metadata[_NOTE])
+    manifest = _manifest_of(counted.to_pylist(), note, counts) | {"block": block.index}
     if written["documents"] != manifest["kept"]:
         raise RuntimeError(
             f"{block.path}: {written['documents']} refined documents, but the programs say {manifest['kept']}"
@@ -320,8 +336,8 @@ def _finish(
     publish_json(_path(task, block, "json"), manifest)
 
 
-def _counts(rows: Sequence[dict[str, Any]], note: dict[str, Any]) -> dict[str, Any]:
-    """A block's manifest, from the rows of its programs file and the note in it."""
+def _manifest_of(rows: Sequence[dict[str, Any]], note: dict[str, Any], counts: Counts) -> dict[str, Any]:
+    """A block's manifest, from the rows of its programs file, the note in it and the counts of executing it."""
     outcomes = Counter(record["outcome"] for record in rows)
     failed = sum(note["failed"].values())
     doc_status = Counter("ok" if record["doc_score"] is not None else "not_scored" for record in rows)
@@ -346,6 +362,9 @@ def _counts(rows: Sequence[dict[str, Any]], note: dict[str, Any]) -> dict[str, A
             "chunk_decode": total["output_tokens"],
         },
         **{key: sum(record[key] for record in rows) for key in _SUMMED},
+        **{name: dict(counts.by[name]) for name in _COUNTERS},
+        "digest_in": str(counts.digest_in),
+        "digest_out": str(counts.digest_out),
         "seconds": note["seconds"],
         "documents_per_second": len(rows) / note["seconds"] if note["seconds"] else 0.0,
         "server_version": note["server_version"],
@@ -367,15 +386,14 @@ def seal(task: Task) -> dict[str, Any]:
     sums = (*_SUMMED, "seconds", "doc_cut")
     return {
         "documents": add,
-        "programs": {stage: _add(manifest["programs"][stage] for manifest in manifests) for stage in ("doc", "chunk")},
-        "reasons": _add(manifest["reasons"] for manifest in manifests),
-        "failures": _add(manifest["failures"] for manifest in manifests),
+        "programs": add_counters([manifest["programs"] for manifest in manifests], ("doc", "chunk")),
+        **add_counters(manifests, ("reasons", "failures", *_COUNTERS)),
         "tokens": {kind: sum(manifest["tokens"][kind] for manifest in manifests) for kind in TOKEN_KINDS},
         "parameters": manifests[0]["parameters"],
         "server_version": ", ".join(sorted({manifest["server_version"] for manifest in manifests})),
         **{key: sum(manifest[key] for manifest in manifests) for key in sums},
-        "digest_in": _add_digests(manifest["digest_in"] for manifest in manifests),
-        "digest_out": _add_digests(manifest["digest_out"] for manifest in manifests),
+        "digest_in": Digest.total(manifest["digest_in"] for manifest in manifests),
+        "digest_out": Digest.total(manifest["digest_out"] for manifest in manifests),
     }
 
 
@@ -400,14 +418,3 @@ def _manifest(task: Task, block: Block) -> dict[str, Any]:
 
 def _path(task: Task, block: Block, suffix: str) -> Path:
     return task.out / "blocks" / f"{block.index:05d}.{suffix}"
-
-
-def _add(counts: Iterator[dict[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
-    return dict(total)
-
-
-def _add_digests(digests: Iterator[str]) -> str:
-    return f"{sum(int(digest, 16) for digest in digests) % 2**128:032x}"

@@ -69,7 +69,8 @@ class Server:
         self.model = model
         self.serve = serve if isinstance(serve, Serve) else Serve(**serve)
         self.log = log
-        self.key = secrets.token_urlsafe(32)
+        # hex: one key in 64 of `token_urlsafe` starts with a dash, which SGLang takes for an option
+        self.key = secrets.token_hex(32)
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
         self._lines: deque[str] = deque(maxlen=LAST_LINES)

@@ -20,6 +20,7 @@ from prox_hpc.task import Step
 HELD_OUT_SEED = 1_000_003
 
 RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+PROFILES = ("v1", "deletion_only", "prox_v1")  # of the program language
 
 Files = Callable[[Corpus], dict[str, Any]]
 """Lists and checks the files of a corpus: -> the plain `source` description of `prox_hpc.corpus.read.plan_files`."""
@@ -151,6 +152,8 @@ def check(config: Config) -> None:
             raise UserError(f"arm.{name}.like={arm.like}: has no retention to match; give a rule, refined or gold arm")
         if arm.kind == "gold" and config.corpus.kind == "files" and not config.corpus.keep_column:
             raise UserError(f"arm.{name}: the corpus has no gold; set corpus.keep_column or leave the arm out")
+        if arm.kind == "refined":
+            _check_refined(config, name, arm)
     if config.corpus.kind not in ("generated", "files"):
         raise UserError(f"corpus.kind={config.corpus.kind}: unknown; one of generated, files")
     _check_models(config)
@@ -158,6 +161,27 @@ def check(config: Config) -> None:
         raise UserError("seeds: at least one trainee seed is needed; e.g. seeds=[1,2]")
     if len(set(config.seeds)) != len(config.seeds):
         raise UserError(f"seeds={config.seeds}: a seed stands twice; the second run would be the first")
+
+
+def _check_refined(config: Config, name: str, arm: Arm) -> None:
+    """Settings of the program language that cannot be meant."""
+    refiner = config.refiner
+    for key, profile in ((f"arm.{name}.profile", arm.profile), ("refiner.profile", refiner.profile)):
+        if profile not in PROFILES:
+            raise UserError(f"{key}={profile}: unknown; one of {', '.join(PROFILES)}")
+    lowest = refiner.doc_threshold - refiner.chunk_margin
+    everything = any(other.kind == "refined" and other.chunk and not other.doc for other in config.arm.values())
+    if arm.doc and arm.chunk and not everything and _first(arm.doc_threshold, lowest) < lowest:
+        raise UserError(
+            f"arm.{name}.doc_threshold={arm.doc_threshold}: documents that score below {lowest} get no chunk programs; "
+            f"set refiner.chunk_margin={refiner.doc_threshold - arm.doc_threshold:g} or more"  # type: ignore[operator]
+        )
+    for key, value in asdict(refiner.caps).items():
+        if value < (0 if key.startswith("growth") else 1):
+            raise UserError(f"refiner.caps.{key}={value}: must be positive")
+    for key, checks in ((f"arm.{name}.checks", arm.checks), ("refiner.checks", refiner.checks)):
+        if checks is not None and (checks.max_removed <= 0 or checks.min_words < 0):
+            raise UserError(f"{key}={asdict(checks)}: max_removed must be above 0 and min_words not below 0")
 
 
 def _check_models(config: Config) -> None:
@@ -224,9 +248,10 @@ def _refine(build: _Builder, corpus: Source, refiner: Step | None, tasks: int) -
     config = build.config
     refined = [arm for arm in config.arm.values() if arm.kind == "refined"]
     keys = ["prompt", "doc_answers", "profile", "max_chunk_tokens", "max_doc_tokens", "max_new_tokens"]
-    keys += ["doc_threshold", "chunk_margin", "constrained", "doc_model", "chunk_model"]
+    keys += ["doc_threshold", "chunk_margin", "constrained", "doc_model", "chunk_model", "caps", "checks"]
+    settings = asdict(config.refiner)
     meaning = {
-        "refiner": {key: getattr(config.refiner, key) for key in keys},
+        "refiner": {key: settings[key] for key in keys},
         "doc_stage": any(arm.doc for arm in refined),
         "chunk_stage": any(arm.chunk for arm in refined),
         "program_all": any(arm.chunk and not arm.doc for arm in refined),
@@ -261,13 +286,18 @@ def _arm_corpus(build: _Builder, name: str, arm: Arm, corpus: Source, tasks: int
         settings: dict[str, Any] = {"kind": arm.kind}
         if arm.kind == "refined":
             settings |= {"doc": arm.doc, "chunk": arm.chunk, "profile": arm.profile}
-            settings["doc_threshold"] = config.refiner.doc_threshold
+            settings["doc_threshold"] = _first(arm.doc_threshold, config.refiner.doc_threshold)
+            settings |= {"checks": asdict(arm.checks or config.refiner.checks), "caps": asdict(config.refiner.caps)}
             inputs |= {"programs": build.roles["refine"]}
         if arm.kind == "random":
             settings["seed"] = config.corpus.seed
             inputs |= {"like": build.roles[f"arm/{arm.like}"]}
         step = Step("execute", name, {**meaning, "arm": settings}, inputs, tasks=tasks)
     return Source(corpus.blocks, address=build.add(step, f"arm/{name}").address)
+
+
+def _first(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
 
 
 def _tokenize(build: _Builder, name: str, corpus: Source, tokenizer: Step | None, tasks: int) -> Step:

@@ -8,8 +8,9 @@ import pytest
 
 from prox_hpc.corpus.read import Document
 from prox_hpc.corpus.write import block_path, publish_counts, write_block
+from prox_hpc.programs.record import text_hash
 from prox_hpc.publish import publish_json
-from prox_hpc.refine.records import Digest
+from prox_hpc.refine.counts import Digest
 from prox_hpc.task import Step
 
 _SPEC = importlib.util.spec_from_file_location("serve_conftest", Path(__file__).parents[1] / "serve" / "conftest.py")
@@ -33,7 +34,7 @@ def publish_corpus(store: Path) -> Any:
         digest = Digest()
         for block in blocks:
             for document in block:
-                digest.add(document.id, document.text)
+                digest.add(document.id, text_hash(document.text))
         step = Step("generate", "web", {"documents": str(digest)})
         out = store / "artifacts" / step.address
         for index, documents in enumerate(blocks):
