@@ -162,7 +162,7 @@ class Serve:
 class Caps:
     """Bounds on what a program may cost; what goes beyond is counted (see `prox_hpc.programs.Caps`)."""
 
-    program_bytes: int = 32_768
+    program_bytes: int = 131_072
     """UTF-8 bytes of a program."""
     operations: int = 256
     """Calls in a program."""

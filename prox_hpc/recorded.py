@@ -67,13 +67,18 @@ def open_recorded(path: Path, refiner: str | None = None) -> Recorded:
     """
     step, store, address = _of_artifact(path) if (path / "artifact.json").exists() else _of_run(path, refiner)
     programs = store / "artifacts" / address
+    if step.address != address:
+        raise UserError(
+            f"{path}: was refined by an older version of prox_hpc, whose records differ ({address}, today "
+            f"{step.address}); launch the study again"
+        )
     if not (programs / "artifact.json").exists():
         raise UserError(f"{path}: its step {address} is not finished; see `python -m prox_hpc.status {path}`")
     return Recorded(step, store, programs, open_source(Task(step, 0, store)), Execution.of(step.config))
 
 
 def _of_artifact(path: Path) -> tuple[Step, Path, str]:
-    """-> step, store, address. The address is the recorded one: the code may have moved on since."""
+    """-> step, store, address as recorded."""
     path = path.resolve()
     address = json.loads((path / "artifact.json").read_text()).get("address", "?")
     store = path.parents[2] if len(path.parents) > 2 else path

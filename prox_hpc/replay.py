@@ -77,7 +77,7 @@ def plan(given: argparse.Namespace) -> Replay:
     }
     source = {"source": recorded.step.config["source"]} if "source" in recorded.step.config else {}
     inputs = {role: address for role, address in recorded.step.inputs.items() if role == "corpus"}
-    inputs["programs"] = f"refine/{recorded.programs.name}"
+    inputs["programs"] = recorded.step.address
     tasks = max(1, min(given.workers, len(recorded.source.blocks)))
     step = Step("execute", given.name, {**source, "arm": settings}, inputs, tasks=tasks)
     return Replay(recorded, execution, step)

@@ -1,13 +1,24 @@
-"""Shared by all tests: the command line as a user types it, and one tiny study that several files look at."""
+"""Shared by all tests: the command line as a user types it, a browser, and studies that several files look at."""
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from prox_hpc.config import Refiner, Serve
+from prox_hpc.corpus.read import Document, open_source
+from prox_hpc.corpus.write import block_path, publish_counts, write_block
+from prox_hpc.publish import publish_json, replace_json
+from prox_hpc.refine import task as refine
+from prox_hpc.refine.records import Execution, Written, programs_path, row
+from prox_hpc.task import Step, Task
+
+MakeRun = Callable[..., Path]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -26,6 +37,12 @@ def run_module(
 
 
 @pytest.fixture(scope="session")
+def command() -> Command:
+    """`python -m MODULE ARGUMENTS`."""
+    return run_module
+
+
+@pytest.fixture(scope="session")
 def launch() -> Command:
     """`python -m prox_hpc.launch ...`."""
     return lambda *arguments, **environment: run_module("prox_hpc.launch", *arguments, **environment)
@@ -39,3 +56,74 @@ def tiny_study(launch: Command, tmp_path_factory: pytest.TempPathFactory) -> Pat
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     (output / "launch.log").write_text(done.stdout)
     return output / "runs" / "tiny"
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+# Not for the session: while Playwright's loop is there, nothing else in this process can run one.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("chromium is missing; apt-get install chromium")
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def run_maker() -> Callable[[Path], MakeRun]:
+    """run_maker(folder) -> `make_run`, which makes its runs and their store in that folder."""
+    return _maker
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """make_run(blocks of [(document, what was written for it)]) -> folder of a run with one finished refine step.
+
+    The programs are written by hand, so that what comes of them is known; all else is as a refine task leaves it.
+    """
+    return _maker(tmp_path)
+
+
+def _maker(folder: Path) -> MakeRun:
+    def make(
+        *blocks: list[tuple[Document, Written]], name: str = "web-tiny", published: bool = True, **config: Any
+    ) -> Path:
+        store = folder / "store"
+        corpus = Step("generate", f"{name}-corpus", {"documents": sum(map(len, blocks))})
+        source = store / "artifacts" / corpus.address
+        for index, block in enumerate(blocks):
+            publish_counts(source, index, write_block(block_path(source, index), [document for document, _ in block]))
+        publish_json(source / "artifact.json", {"summary": {}})
+        config = {"refiner": {}, "doc_stage": True, "chunk_stage": True} | config
+        step = Step("refine", name, config, {"corpus": corpus.address})
+        _refine(Task(step, 0, store), blocks, published)
+        study = folder / "runs" / name
+        steps = {one.address: one.to_json() for one in (corpus, step)}
+        replace_json(store / "steps" / step.address / "step.json", step.to_json())
+        replace_json(study / "study.json", {"config": {"store": str(store)}, "steps": steps})
+        return study
+
+    return make
+
+
+def _refine(task: Task, blocks: tuple[list[tuple[Document, Written]], ...], published: bool) -> None:
+    """What a refine task does once it has its programs."""
+    execution = Execution.of(task.config)
+    settings = refine.Settings(Refiner("tiny"), Serve(), True, True, False, execution)
+    note = {"failed": {}, "seconds": 1.0, "server_version": "none", "parameters": {}}
+    source = open_source(task)
+    for block, made in zip(source.blocks, blocks, strict=True):
+        rows = [row(document, written, execution) for document, written in made]
+        refine._publish_programs(programs_path(task.out, block.index), rows, note)
+        refine._finish(task, settings, source, block)
+    if published:
+        publish_json(task.out / "artifact.json", {"summary": refine.seal(task), "address": task.step.address})

@@ -19,6 +19,7 @@ LOWER = {  # what the steps' rooms may import; see docs/design.md
     **dict.fromkeys(  # noqa: RUF024
         ("refine", "refiner", "pretrain", "evaluate", "report"), {"serve", "train", "programs", "corpus"}
     ),
+    "inspection": {"programs", "corpus", "refine"},
     "cluster": {"study"},
     "study": {"cluster"},
 }

@@ -11,13 +11,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
-from itertools import islice
+from itertools import islice, pairwise, repeat
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+from xxhash import xxh3_128_hexdigest
 
 from prox_hpc.config import Corpus
 from prox_hpc.errors import UserError
+from prox_hpc.programs.record import text_hash
 from prox_hpc.task import Task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 COMPRESSION = {".jsonl": None, ".jsonl.gz": "gzip", ".jsonl.zst": "zstd"}
 SUFFIXES = (*COMPRESSION, ".parquet")
@@ -31,6 +37,8 @@ CHECK_RECORDS = 100
 
 ROW_GROUP = 1000
 """Documents per Parquet row group of an artifact, and read or written at a time: some megabytes of ordinary pages."""
+ROW_GROUP_CHARACTERS = 32 << 20
+"""A row group of long documents ends with the document that reaches this."""
 
 
 class JsonObject(Mapping[str, Any]):
@@ -72,6 +80,12 @@ class Document(NamedTuple):
     metadata: Mapping[str, Any]
     gold_drop: bool | None = None
     gold_program: str | None = None
+    hash_of_text: str | None = None
+
+    @property
+    def text_hash(self) -> str:
+        """See `prox_hpc.programs.record.text_hash`; documents of an artifact bring it along."""
+        return self.hash_of_text or text_hash(self.text)
 
 
 @dataclass(frozen=True)
@@ -394,10 +408,31 @@ def _artifact_documents(block: Block) -> Iterator[Document]:
 
     with pq.ParquetFile(block.path) as file:
         names = [name for name in ("id", "text", "metadata", "drop", "program") if name in file.schema_arrow.names]
-        for batch in file.iter_batches(batch_size=ROW_GROUP, columns=names):
-            # by column: rows as dicts take three times as long
-            identities, texts, metadata, *gold = [batch.column(name).to_pylist() for name in names]
-            yield from map(Document, identities, texts, map(JsonObject, metadata), *gold)
+        for group in range(file.num_row_groups):  # one by one: a batch over several could hold very long documents
+            for batch in file.iter_batches(batch_size=ROW_GROUP, row_groups=[group], columns=names):
+                # by column: rows as dicts take three times as long
+                columns = {name: batch.column(name).to_pylist() for name in names}
+                unknown = repeat(None)
+                yield from map(
+                    Document,
+                    columns["id"],
+                    columns["text"],
+                    map(JsonObject, columns["metadata"]),
+                    columns.get("drop", unknown),
+                    columns.get("program", unknown),
+                    _hashes(batch.column("text")),
+                )
+
+
+def _hashes(texts: "pa.Array") -> Iterator[str]:
+    """The text hash of each text, taken from Arrow's own UTF-8: encoding 4 kB of Python text takes longer."""
+    import pyarrow as pa
+
+    texts = texts.cast(pa.large_string())
+    _, offsets, data = texts.buffers()
+    ends = memoryview(offsets).cast("q")[texts.offset : texts.offset + len(texts) + 1]
+    utf8 = memoryview(data or b"")
+    return (xxh3_128_hexdigest(utf8[start:end]) for start, end in pairwise(ends))
 
 
 def _file_system(path: str) -> tuple[Any, str]:

@@ -7,11 +7,10 @@ so a seal reads them all, compares them with the Parquet files and adds them up.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prox_hpc.corpus.read import ROW_GROUP, Document, JsonObject
+from prox_hpc.corpus.read import ROW_GROUP, ROW_GROUP_CHARACTERS, Document, JsonObject
 from prox_hpc.publish import publish_file, publish_json
 
 if TYPE_CHECKING:
@@ -48,8 +47,16 @@ def write_block(path: Path, documents: Iterable[Document], *, gold: bool = False
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    source = iter(documents)
-    while batch := list(islice(source, ROW_GROUP)):
+    """The documents of each row group; long documents make it end early, so that memory stays bounded."""
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document.text)
+        if len(batch) == ROW_GROUP or characters >= ROW_GROUP_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
         yield batch
 
 

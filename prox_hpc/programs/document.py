@@ -23,7 +23,7 @@ from prox_hpc.programs.execute import (
 )
 from prox_hpc.programs.language import DEFAULT_CAPS, Caps
 from prox_hpc.programs.parse import parse
-from prox_hpc.programs.prox_v1 import execute_prox_v1
+from prox_hpc.programs.prox_v1 import execute_prox_v1, join_outputs
 
 DROPPED_BY_DOC_PROGRAM: Final = "doc program"
 _CHARACTERS_PER_WORD = 10
@@ -48,8 +48,7 @@ class DocumentChecks:
 DEFAULT_CHECKS = DocumentChecks()
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkProgram:
+class ChunkProgram(NamedTuple):
     """What the refiner wrote for lines `first_line` to `first_line + line_count - 1` of a document.
 
     program_text: None if the chunk was not sent to the refiner. truncated: generation hit the token limit.
@@ -73,8 +72,7 @@ class ChunkReport(NamedTuple):
     operations: tuple[Outcome, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentResult:
+class DocumentResult(NamedTuple):
     """A document after its programs.
 
     before, after: the text as it was and as its programs left it (of a document that the doc stage dropped, the text as
@@ -251,7 +249,7 @@ def _enough_left(text: str, refined: str, touched: int, checks: DocumentChecks) 
 def _refine_prox_v1(text: str, chunk_programs: Sequence[ChunkProgram], checks: DocumentChecks) -> DocumentResult:
     """The original: one program for the document, errors pooled, its own post-checks."""
     texts = [chunk.program_text for chunk in chunk_programs if chunk.program_text is not None]
-    checked = execute_prox_v1(text, "\n".join(texts), threshold_2=checks.max_removed, min_words=checks.min_words)
+    checked = execute_prox_v1(text, join_outputs(texts), threshold_2=checks.max_removed, min_words=checks.min_words)
     executed = as_chunk_result(checked.operations)
     report = ChunkReport(0, text.count("\n") + 1, executed.status, None, executed.outcomes)
     edits = _Edits("prox_v1")

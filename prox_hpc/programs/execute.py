@@ -8,13 +8,11 @@ original line numbers, which stay valid because no replacement can add or remove
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from prox_hpc.programs import prox_v1
 from prox_hpc.programs.language import (
     DEFAULT_CAPS,
-    MAX_INTEGER_DIGITS,
     Caps,
     DropDoc,
     KeepChunk,
@@ -23,6 +21,7 @@ from prox_hpc.programs.language import (
     Operation,
     RemoveLines,
     Status,
+    too_long,
 )
 from prox_hpc.programs.parse import Program
 
@@ -43,8 +42,7 @@ class Outcome(NamedTuple):
     affected: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkResult:
+class ChunkResult(NamedTuple):
     """A chunk after its program.
 
     lines: the remaining lines, without line breaks; empty if all were removed or the document was dropped.
@@ -152,8 +150,7 @@ def removal_refusal(operation: RemoveLines, first_line: int, last_line: int, cap
     start, end = operation.line_start, operation.line_end
     if first_line <= start <= end <= last_line:
         return None
-    # The parser reads an integer of more digits than the cap as this power of ten.
-    if max(abs(start), abs(end)) >= 10 ** min(caps.integer_digits, MAX_INTEGER_DIGITS):
+    if max(abs(start), abs(end)) >= too_long(caps):
         return "integer too long"
     return "start after end" if start > end else "line outside the chunk"
 

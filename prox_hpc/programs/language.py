@@ -62,8 +62,9 @@ Operation = RemoveLines | Normalize | KeepChunk | KeepDoc | DropDoc
 class Caps:
     """Bounds on what a program may cost; each one, when hit, is a counted reason and never an exception.
 
-    program_bytes: UTF-8 bytes of program text. A refiner writes at most about a thousand tokens (4 kB); 32 KiB leaves
-        room for verbose ones and keeps a megabyte of babble from being read at all.
+    program_bytes: UTF-8 bytes of program text. A refiner writes at most about a thousand tokens (4 kB); 128 KiB holds
+        what a grammar admits (64 edits with strings of 200 four-byte characters) and keeps a megabyte of babble from
+        being read at all.
     operations: calls in one program. Refiners average 3.7 calls; looping ones reach some dozens; a chunk of 1,500
         tokens cannot need more than one call per other line.
     string_chars: characters of one string argument; longer than most whole lines.
@@ -73,7 +74,7 @@ class Caps:
         characters long. Cleaning shrinks text; the slack is for short chunks with, say, a spelled-out abbreviation.
     """
 
-    program_bytes: int = 32_768
+    program_bytes: int = 131_072
     operations: int = 256
     string_chars: int = 2_000
     integer_digits: int = 18
@@ -84,6 +85,12 @@ class Caps:
 DEFAULT_CAPS: Final = Caps()
 MAX_INTEGER_DIGITS: Final = 4_000
 """No cap on digits goes beyond this: Python refuses to convert more than 4,300."""
+
+
+def too_long(caps: Caps) -> int:
+    """What an integer of more digits than the cap is read as: beyond the last line of any document."""
+    return int(10 ** max(18, min(caps.integer_digits, MAX_INTEGER_DIGITS)))
+
 
 ParameterKind = Literal["line", "string"]
 

@@ -11,9 +11,8 @@ parentheses are allowed); anything but plain calls with literal arguments makes 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from prox_hpc.programs.language import (
     CALLS,
@@ -26,6 +25,7 @@ from prox_hpc.programs.language import (
     Operation,
     Stage,
     Status,
+    too_long,
 )
 from prox_hpc.programs.literals import CUT_STRING, STRING, BadEscape, decode
 
@@ -55,8 +55,7 @@ _SLOTS: Final[dict[str, dict[str, int]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """A parsed program.
 
     operations: the calls in order; empty if malformed, possibly empty if truncated.
@@ -271,7 +270,7 @@ def _parse_arguments(text: str, position: int, call: Call, caps: Caps) -> tuple[
         if slot in values:
             raise _Malformed("repeated argument")
         if call.parameters[slot].kind == "line" and integer is not None:
-            values[slot] = _integer(integer, caps.integer_digits)
+            values[slot] = _integer(integer, caps)
         elif call.parameters[slot].kind == "string" and string is not None:
             values[slot] = _string(string)
         else:
@@ -326,14 +325,14 @@ def _bad_value(text: str, match: re.Match[str], kind: str) -> _Malformed:
     return _Malformed("not a literal")
 
 
-def _integer(digits: str, most: int) -> int:
-    """A decimal integer; one with more than `most` significant digits becomes +-10**most, out of every range."""
-    most = min(most, MAX_INTEGER_DIGITS)
+def _integer(digits: str, caps: Caps) -> int:
+    """A decimal integer; one with more significant digits than the cap is out of every range, whatever it was."""
+    most = min(caps.integer_digits, MAX_INTEGER_DIGITS)
     if len(digits) <= most:
         return int(digits)
     sign = -1 if digits[0] == "-" else 1
     significant = digits.lstrip("-").lstrip("0")
-    return sign * (int(significant or "0") if len(significant) <= most else 10**most)
+    return sign * (int(significant or "0") if len(significant) <= most else too_long(caps))
 
 
 def _build(call: Call, values: dict[int, Value]) -> Operation:

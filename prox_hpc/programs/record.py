@@ -37,12 +37,12 @@ def document_record(
 ) -> dict[str, Any]:
     """The record of document `identity`, whose `chunks` were executed (or not, if it was dropped) with `result`."""
     dropped = result.outcome == "dropped"
-    reports = {report.first_line: report for report in result.chunks}
+    reports = _reports(result, chunks)
     hash_in = text_hash(result.before)
     unchanged = result.after is result.before
     return {
         "id": identity,
-        "chunks": [_chunk_record(chunk, reports.get(chunk.first_line), caps) for chunk in chunks],
+        "chunks": [_chunk_record(chunk, report, caps) for chunk, report in zip(chunks, reports, strict=True)],
         "outcome": "untouched" if result.outcome == "kept" else result.outcome,
         "reason": result.reason,
         "removed_lines": result.removed_lines,
@@ -52,6 +52,19 @@ def document_record(
         "text_hash_in": hash_in,
         "text_hash_out": None if dropped else hash_in if unchanged else text_hash(result.after),
     }
+
+
+def _reports(result: DocumentResult, chunks: Sequence[ChunkProgram]) -> Sequence[ChunkReport | None]:
+    """What became of each chunk; None where nothing was executed.
+
+    The profile prox_v1 executes a document's programs as one: the first chunk then stands for all of them.
+    """
+    if len(result.chunks) == len(chunks):
+        return result.chunks
+    if not result.chunks:
+        return [None] * len(chunks)
+    (whole,) = result.chunks
+    return [whole, *[whole._replace(operations=())] * (len(chunks) - 1)][: len(chunks)]
 
 
 def _chunk_record(chunk: ChunkProgram, report: ChunkReport | None, caps: Caps) -> dict[str, Any]:

@@ -11,11 +11,6 @@ from prox_hpc.serve.prompt import render_chunk, template
 # A line of more characters than this a token is over the limit for certain; it is not tokenised to find out.
 _CHARS_PER_TOKEN = 64
 
-# The server compiles a grammar once for each text of it (3 ms at a vocabulary of 2,048) and never forgets one, so all
-# chunks share one grammar, with any line numbers, rather than one each. String length: a bounded repetition of more
-# than about 128 costs xgrammar 0.2.7 4 to 12 ms for every token inside a string, up to 128 it costs 0.5 ms.
-MAX_STRING_CHARS = 128
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -57,7 +52,10 @@ class ChunkStage:
                 f"refiner.max_chunk_tokens={max_chunk_tokens}: with {around} tokens of the prompt around it and "
                 f"max_new_tokens={max_new_tokens}, more than {model.name} can read; set it to at most {room - around}"
             )
-        grammar = chunk_grammar(max_string_chars=MAX_STRING_CHARS) if constrained else None
+        # The server compiles a grammar once for each text of it (3 ms at a vocabulary of 2,048) and never forgets one,
+        # so all chunks share one, with any line numbers. A looping string is ended by max_new_tokens: a bound in the
+        # grammar costs milliseconds for every token of a string.
+        grammar = chunk_grammar(max_string_chars=None) if constrained else None
         return ChunkStage(model, prompt, max_chunk_tokens, max_new_tokens, room, grammar)
 
     def prompts(self, text: str) -> list[Asked]:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from xxhash import xxh3_128_intdigest
 
 from prox_hpc.corpus.read import Document
-from prox_hpc.programs import DocumentResult, operation_name
+from prox_hpc.programs import DocumentResult, Operation
+from prox_hpc.programs.language import OPERATION_NAMES
 from prox_hpc.programs.record import text_hash
 from prox_hpc.refine.records import OUTCOMES, Row, outcome
 
@@ -61,7 +62,14 @@ class Counts:
     def __init__(self) -> None:
         self.characters_in = 0
         self.by: dict[str, Counter[str]] = {name: Counter() for name in COUNTERS}
+        self._operations: Counter[tuple[type[Operation], str]] = Counter()
         self.digest_in, self.digest_out = Digest(), Digest()
+
+    @property
+    def counters(self) -> dict[str, dict[str, int]]:
+        """All counters, by name."""
+        named = {f"{OPERATION_NAMES[kind]} {done}": count for (kind, done), count in self._operations.items()}
+        return {name: dict(counter) for name, counter in self.by.items()} | {"operations": named}
 
     def kept(self, executed: Iterable[Executed]) -> Iterator[Document]:
         """The documents that stay, as the arm has them; all are counted."""
@@ -86,7 +94,7 @@ class Counts:
             if report.status == "malformed":
                 self.by["malformed"][report.reason or ""] += 1
             for operation in report.operations:
-                self.by["operations"][f"{operation_name(operation.op)} {operation.outcome}"] += 1
+                self._operations[type(operation.op), operation.outcome] += 1
                 if operation.outcome == "refused":
                     self.by["refused"][operation.reason or ""] += 1
         if done.recorded is not None and done.recorded.text_hash_out != hash_out:
@@ -100,7 +108,7 @@ class Counts:
             **written,
             "documents_in": sum(outcomes.values()),
             "characters_in": self.characters_in,
-            **{name: dict(counter) for name, counter in self.by.items()},
+            **self.counters,
             "outcomes": outcomes,
             "digest_in": str(self.digest_in),
             "digest_out": str(self.digest_out),

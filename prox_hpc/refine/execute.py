@@ -10,7 +10,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from prox_hpc.corpus.read import Block, Document, open_source, task_blocks
 from prox_hpc.corpus.write import block_path, is_done, publish_counts, read_counts, write_block
 from prox_hpc.errors import UserError
 from prox_hpc.programs import Caps, ChunkProgram, DocumentChecks, DocumentResult, refine_document
-from prox_hpc.programs.record import text_hash
 from prox_hpc.refine.counts import COUNTERS, Counts, Digest, Executed, add_counters
 from prox_hpc.refine.records import (
     Execution,
@@ -114,7 +112,7 @@ def _refined(programs: Path, execution: Execution) -> Arm:
 
 
 def _executed(document: Document, result: DocumentResult) -> Executed:
-    return Executed(document, result, text_hash(document.text))
+    return Executed(document, result, document.text_hash)
 
 
 def _gold(document: Document, checks: DocumentChecks) -> DocumentResult:
@@ -135,7 +133,7 @@ def _random(share: float, seed: int) -> Arm:
         chosen = set(sorted(range(len(lots)), key=lots.__getitem__)[:keep])
         for number, document in enumerate(all_of_them):
             result = refine_document(document.text, [], drop=number not in chosen)
-            yield _executed(document, result if number in chosen else replace(result, reason="not drawn"))
+            yield _executed(document, result if number in chosen else result._replace(reason="not drawn"))
 
     return arm
 

@@ -20,7 +20,7 @@ from prox_hpc.programs import (
     DocumentResult,
     refine_document,
 )
-from prox_hpc.programs.record import document_record, text_hash
+from prox_hpc.programs.record import document_record
 from prox_hpc.programs.record import schema as record_schema
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Execution:
         )
 
 
-@dataclass
+@dataclass(slots=True)
 class Written:
     """What the refiner wrote for one document, and the tokens it took.
 
@@ -112,7 +112,7 @@ def read_rows(path: Path) -> Iterator[Row]:
             programs = list(map(ChunkProgram, *(flat.field(name).to_pylist() for name in _PROGRAM)))
             scores = batch.column("doc_score").to_pylist()
             written = (
-                Written(score, chunks=programs[start - ends[0] : end - ends[0]])
+                Written(score, False, programs[start - ends[0] : end - ends[0]])
                 for score, start, end in zip(scores, ends, ends[1:], strict=True)
             )
             yield from map(Row, *(batch.column(name).to_pylist() for name in plain), written)
@@ -125,7 +125,7 @@ def is_blank(text: str) -> bool:
 
 def check_row(document: Document, row: Row) -> str:
     """The hash of the document's text; RuntimeError when the row is another document's."""
-    found = text_hash(document.text)
+    found = document.text_hash
     if row.id != document.id or row.text_hash_in != found:
         raise RuntimeError(f"document {document.id!r}: the programs file holds {row.id!r} or another text there")
     return found

@@ -362,7 +362,7 @@ def _manifest_of(rows: Sequence[dict[str, Any]], note: dict[str, Any], counts: C
             "chunk_decode": total["output_tokens"],
         },
         **{key: sum(record[key] for record in rows) for key in _SUMMED},
-        **{name: dict(counts.by[name]) for name in _COUNTERS},
+        **{name: counts.counters[name] for name in _COUNTERS},
         "digest_in": str(counts.digest_in),
         "digest_out": str(counts.digest_out),
         "seconds": note["seconds"],

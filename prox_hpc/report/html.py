@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from prox_hpc import page
 from prox_hpc.report import figure, headline
 from prox_hpc.report.summary import counts, spread
 
@@ -14,19 +14,15 @@ HERE = Path(__file__).parent
 
 def render(report: dict[str, Any]) -> str:
     """The page. Everything but our own SVG is escaped: names and errors come from users and programs."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    for name in ("flops", "count", "percent", "number", "times", "ends"):
-        environment.filters[name] = getattr(headline, name)
-    environment.filters |= {"spread": spread, "counts": counts}
+    filters = {name: getattr(headline, name) for name in ("flops", "count", "percent", "number", "times", "ends")}
     cost = report["refining_flops"]
     shift = (report["arm"], cost) if report["arm"] and cost else None
     arms = [row["arm"] for row in report["arms"]]
     plots = [Markup(figure.plot(metric, arms, shift)) for metric in report["metrics"] if metric["curves"]]
-    template = environment.get_template("report.html.jinja")
     drawn = {arm for metric in report["metrics"] for arm in metric["curves"]}
-    return template.render(
+    return page.render(
+        HERE / "report.html.jinja",
+        {**filters, "spread": spread, "counts": counts},
         **report,
         plots=plots,
         drawn=drawn,
@@ -34,6 +30,4 @@ def render(report: dict[str, Any]) -> str:
         method=next((m for metric in report["metrics"] for m in metric["matched"].values()), None),
         swatch=lambda number: Markup(figure.swatch(number)),
         scores_by={(row["arm"], row["task"]): row for row in report["scores"]},
-        style=Markup((HERE / "report.css").read_text()),
-        script=Markup((HERE / "report.js").read_text()),
     )

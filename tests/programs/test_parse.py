@@ -288,14 +288,14 @@ def test_malformed_comes_before_truncated(text):
 def test_caps_make_a_program_malformed_with_their_reason():
     assert parse("keep_chunk()\n" * 256, "chunk").status == "ok"
     assert parse("keep_chunk()\n" * 257, "chunk").reason == "too many operations"
-    assert parse("#" * 32_768 + "\nkeep_chunk()", "chunk").reason == "too many bytes"
+    assert parse("#" * 131_072 + "\nkeep_chunk()", "chunk").reason == "too many bytes"
     caps = Caps(program_bytes=22, operations=1)
     assert parse('normalize("1234567890")', "chunk", caps=caps).reason == "too many bytes"
     assert parse('normalize("123456789")', "chunk", caps=caps).status == "ok"
     assert parse('normalize("12345678é")', "chunk", caps=caps).reason == "too many bytes"  # bytes, not characters
     assert parse("keep_chunk();untouch_doc()", "chunk", caps=Caps(operations=1)).reason == "too many operations"
-    assert parse("remove_lines(0, 1000)", "chunk", caps=Caps(integer_digits=3)).operations == (R(0, 1000),)
-    assert parse("remove_lines(0, 5000)", "chunk", caps=Caps(integer_digits=3)).operations == (R(0, 1000),)
+    assert parse("remove_lines(0, 1000)", "chunk", caps=Caps(integer_digits=3)).operations == (R(0, 10**18),)
+    assert parse("remove_lines(0, 5000)", "chunk", caps=Caps(integer_digits=3)).operations == (R(0, 10**18),)
     assert parse(f"remove_lines(0, {'1' * 5000})", "chunk", caps=Caps(integer_digits=10**6)).status == "ok"
 
 
@@ -344,3 +344,23 @@ def test_time_is_linear_in_the_program(make):
     for truncated in (False, True):
         parse(make(2**18), "chunk", truncated=truncated, caps=caps)
     assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("# note\n```python\nkeep_chunk()\n```", "ok"),
+        ("```\nkeep_chunk();```", "ok"),
+        ("```\nkeep_chunk()```", "malformed"),
+        ("``` python\nkeep_chunk()\n```", "malformed"),
+        ("````\nkeep_chunk()\n````", "malformed"),
+        ("~~~\nkeep_chunk()\n~~~", "malformed"),
+    ],
+)
+def test_what_counts_as_a_code_fence(text, status):
+    assert parse(text, "chunk").status == status
+
+
+def test_a_doc_program_cut_off_after_its_verdict_stands():
+    program = parse("keep_doc()\ndrop_", "doc", truncated=True)
+    assert (program.status, program.operations) == ("truncated", (KeepDoc(),))
