@@ -23,7 +23,7 @@ CUT_STRING = re.compile(rf"(?:\"{_DOUBLE}|'{_SINGLE})\\?")
 
 _ESCAPE = re.compile(
     r"\\(?:(?P<octal>[0-7]{1,3})|x(?P<x>[0-9a-fA-F]{2})|u(?P<u>[0-9a-fA-F]{4})|U(?P<U>[0-9a-fA-F]{8})"
-    r"|N\{(?P<name>[A-Za-z0-9 \-]{1,200})\}|(?P<line>\r\n|\n)|(?P<char>[\s\S]))"
+    r"|N\{(?P<name>[A-Za-z0-9 \-]{1,200})\}|(?P<line>\r\n?|\n)|(?P<char>[\s\S]))"
 )
 _CHARS = {
     "\\": "\\",

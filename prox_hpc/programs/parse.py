@@ -264,7 +264,8 @@ def _parse_arguments(text: str, position: int, call: Call, caps: Caps) -> tuple[
         if keyword is None and integer is None and string is None:
             if delimiter == ")":  # no arguments, or a trailing comma
                 break
-            _check_cut_keyword(text, match, call)
+            if delimiter is None:
+                _check_cut_keyword(text, match, call, values)
         by_place = by_place and keyword is None
         slot = _slot(keyword, call, len(values), by_place)
         if slot in values:
@@ -294,16 +295,16 @@ def _slot(keyword: str | None, call: Call, position: int, by_place: bool) -> int
     return position
 
 
-def _check_cut_keyword(text: str, match: re.Match[str], call: Call) -> None:
-    """Raise if the text ends where an argument was about to start or in the middle of a keyword."""
+def _check_cut_keyword(text: str, match: re.Match[str], call: Call, values: dict[int, Value]) -> None:
+    """Raise if the text ends where an argument was about to start or in the middle of one's keyword."""
     start = match.end()
-    if start == len(text) and match[4] is None:
+    if start == len(text):
         raise _Malformed("unfinished call", cut=True)
     keyword = _KEYWORD.match(text, start)
     if keyword is None or keyword.end() < len(text):
         return
-    known = _SLOTS[call.name]
-    if keyword[1] in known if keyword[2] else any(name.startswith(keyword[1]) for name in known):
+    left = [name for name, slot in _SLOTS[call.name].items() if slot not in values]
+    if keyword[1] in left if keyword[2] else any(name.startswith(keyword[1]) for name in left):
         raise _Malformed("unfinished call", cut=True)
 
 

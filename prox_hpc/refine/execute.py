@@ -5,11 +5,12 @@ programs and verdicts (the ceiling), `random` keeps as many documents as another
 is an ordinary corpus.
 """
 
+import gc
 import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,20 @@ def run(task: Task) -> None:
             continue
         failed_before = source.failed.total()
         counts = Counts()
-        with closing(source.read(block)) as documents:  # type: ignore[type-var]
+        with closing(source.read(block)) as documents, _without_cycles():  # type: ignore[type-var]
             written = write_block(block_path(task.out, block.index), counts.kept(arm(block, documents)))
         publish_counts(task.out, block.index, counts.to_json(written, source.failed.total() - failed_before))
     task.progress(len(blocks), len(blocks), "blocks")
+
+
+@contextmanager
+def _without_cycles() -> Iterator[None]:
+    """No search for reference cycles: documents, rows and outcomes hold none, and it takes 5 % of a replay's time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def seal(task: Task) -> dict[str, Any]:
