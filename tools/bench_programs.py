@@ -132,7 +132,7 @@ def make_work(lines: Iterator[Line], most: int, seed: int) -> list[Work]:
     ]
 
 
-def refine(work: Work) -> DocumentResult:
+def refine(work: Work) -> DocumentResult[str]:
     return refine_document(work.text, work.chunks)
 
 

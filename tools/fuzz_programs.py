@@ -204,14 +204,20 @@ def _check_document(case: Case, lines: list[str], program: Program, profiles: Se
         chunks = _document_chunks(case, len(lines), truncated) if profile == "v1" else whole
         for parts in (chunks,) if truncated or profile != "v1" else (chunks, whole):
             result = refine_document(case.text, parts, profile=profile, caps=case.caps)
+            utf8 = refine_document(_utf8(case.text), parts, profile=profile, caps=case.caps)
+            _require((utf8.after, *utf8[2:]) == (_utf8(result.after), *result[2:]), "the same of text and of its UTF-8")
             _require((result.text is None) == (result.outcome == "dropped"), "dropped: no text")
             _require((result.outcome == "kept") <= (result.text == case.text), "kept: the same text")
             if profile == "v1":
                 _check_joined(result, case, lines, program, parts)
 
 
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
 def _check_joined(
-    result: DocumentResult, case: Case, lines: list[str], program: Program, chunks: list[ChunkProgram]
+    result: DocumentResult[str], case: Case, lines: list[str], program: Program, chunks: list[ChunkProgram]
 ) -> None:
     _require(sum(result.statuses.values()) == len(chunks), "a status for each chunk")
     if program.status == "malformed":
@@ -252,7 +258,7 @@ def check_against_ast(case: Case) -> None:
             compare_documents(document, ast_programs.refine_document(case.text, chunks, checks=checks, caps=case.caps))
 
 
-def compare_documents(result: DocumentResult, expected: ast_programs.Refined) -> None:
+def compare_documents(result: DocumentResult[str], expected: ast_programs.Refined) -> None:
     """Raises `Violation` where a document's result is not the oracle's."""
     names = "text outcome reason statuses removed_lines replaced words_in words_out removed"
     _same(result, expected, names.split())

@@ -8,18 +8,15 @@ one is read. A file that is not what it was when the study was planned, or break
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
-from itertools import islice, pairwise, repeat
+from itertools import islice, repeat
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from xxhash import xxh3_128_hexdigest
-
 from prox_hpc.config import Corpus
 from prox_hpc.errors import UserError
-from prox_hpc.programs.record import text_hash
 from prox_hpc.task import Task
 
 if TYPE_CHECKING:
@@ -37,35 +34,8 @@ CHECK_RECORDS = 100
 
 ROW_GROUP = 1000
 """Documents per Parquet row group of an artifact, and read or written at a time: some megabytes of ordinary pages."""
-ROW_GROUP_CHARACTERS = 32 << 20
+ROW_GROUP_BYTES = 32 << 20
 """A row group of long documents ends with the document that reaches this."""
-
-
-class JsonObject(Mapping[str, Any]):
-    """A JSON object that is parsed when first looked into; steps that only pass it on never do.
-
-    text: the JSON, as it was written.
-    """
-
-    __slots__ = ("_value", "text")
-
-    def __init__(self, text: str):
-        self.text = text
-        self._value: dict[str, Any] | None = None
-
-    def _parsed(self) -> dict[str, Any]:
-        if self._value is None:
-            self._value = json.loads(self.text)
-        return self._value
-
-    def __getitem__(self, key: str) -> Any:
-        return self._parsed()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parsed())
-
-    def __len__(self) -> int:
-        return len(self._parsed())
 
 
 class Document(NamedTuple):
@@ -77,15 +47,26 @@ class Document(NamedTuple):
 
     id: str
     text: str
-    metadata: Mapping[str, Any]
+    metadata: dict[str, Any]
     gold_drop: bool | None = None
     gold_program: str | None = None
-    hash_of_text: str | None = None
 
-    @property
-    def text_hash(self) -> str:
-        """See `prox_hpc.programs.record.text_hash`; documents of an artifact bring it along."""
-        return self.hash_of_text or text_hash(self.text)
+
+class Stored(NamedTuple):
+    """A document as an artifact stores it, for steps that pass most of it on: nothing is decoded or parsed.
+
+    utf8: the text. metadata: JSON.
+    """
+
+    id: str
+    utf8: bytes
+    metadata: str
+
+    @staticmethod
+    def of(document: Document) -> "Stored":
+        # default=str: Parquet corpora hold dates and decimals, which JSON lacks
+        metadata = json.dumps(document.metadata, default=str)
+        return Stored(document.id, document.text.encode(), metadata)
 
 
 @dataclass(frozen=True)
@@ -152,6 +133,10 @@ class Source:
         except (OSError, EOFError, pa.ArrowException) as error:
             reason = _one_line(error)
             raise UserError(f"{block.path}: cannot be read to its end ({reason}); replace the file") from error
+
+    def read_stored(self, block: Block) -> Iterator[Stored]:
+        """As `read`, but without decoding what is only passed on."""
+        return _artifact_stored(block) if self._columns is None else map(Stored.of, self.read(block))
 
     def _check_unchanged(self, path: str) -> None:
         """UserError when the file has not the size it was planned with."""
@@ -404,35 +389,30 @@ def _ranges(file: dict[str, Any], limit: int | None, size: int) -> Iterator[tupl
 
 
 def _artifact_documents(block: Block) -> Iterator[Document]:
+    unknown = repeat(None)
+    for batch in _batches(block, ("id", "text", "metadata", "drop", "program")):
+        # by column: rows as dicts take three times as long
+        columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
+        gold = columns.get("drop", unknown), columns.get("program", unknown)
+        yield from map(Document, columns["id"], columns["text"], map(json.loads, columns["metadata"]), *gold)
+
+
+def _artifact_stored(block: Block) -> Iterator[Stored]:
+    import pyarrow as pa
+
+    for batch in _batches(block, ("id", "text", "metadata")):
+        utf8 = batch.column("text").cast(pa.large_binary()).to_pylist()
+        yield from map(Stored, batch.column("id").to_pylist(), utf8, batch.column("metadata").to_pylist())
+
+
+def _batches(block: Block, columns: tuple[str, ...]) -> Iterator["pa.RecordBatch"]:
+    """Those of the columns that the block has, a row group at a time."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(block.path) as file:
-        names = [name for name in ("id", "text", "metadata", "drop", "program") if name in file.schema_arrow.names]
+        names = [name for name in columns if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):  # one by one: a batch over several could hold very long documents
-            for batch in file.iter_batches(batch_size=ROW_GROUP, row_groups=[group], columns=names):
-                # by column: rows as dicts take three times as long
-                columns = {name: batch.column(name).to_pylist() for name in names}
-                unknown = repeat(None)
-                yield from map(
-                    Document,
-                    columns["id"],
-                    columns["text"],
-                    map(JsonObject, columns["metadata"]),
-                    columns.get("drop", unknown),
-                    columns.get("program", unknown),
-                    _hashes(batch.column("text")),
-                )
-
-
-def _hashes(texts: "pa.Array") -> Iterator[str]:
-    """The text hash of each text, taken from Arrow's own UTF-8: encoding 4 kB of Python text takes longer."""
-    import pyarrow as pa
-
-    texts = texts.cast(pa.large_string())
-    _, offsets, data = texts.buffers()
-    ends = memoryview(offsets).cast("q")[texts.offset : texts.offset + len(texts) + 1]
-    utf8 = memoryview(data or b"")
-    return (xxh3_128_hexdigest(utf8[start:end]) for start, end in pairwise(ends))
+            yield from file.iter_batches(batch_size=ROW_GROUP, row_groups=[group], columns=names)
 
 
 def _file_system(path: str) -> tuple[Any, str]:

@@ -6,15 +6,18 @@ so a seal reads them all, compares them with the Parquet files and adds them up.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prox_hpc.corpus.read import ROW_GROUP, ROW_GROUP_CHARACTERS, Document, JsonObject
+from prox_hpc.corpus.read import ROW_GROUP, ROW_GROUP_BYTES, Document, Stored
 from prox_hpc.publish import publish_file, publish_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_Row = tuple[Stored, bool | None, str | None]
+"""A document with its gold: whether it is junk, its true program."""
 
 
 def block_path(artifact: Path, index: int) -> Path:
@@ -28,7 +31,17 @@ def write_block(path: Path, documents: Iterable[Document], *, gold: bool = False
     gold: also write the columns `drop` and `program` (the truth, where it is known). Arms leave it out, so that no
     later step can read the truth by accident. The file's bytes depend on the documents only.
     """
+    return _publish(path, ((Stored.of(one), one.gold_drop, one.gold_program) for one in documents), gold)
+
+
+def write_stored(path: Path, documents: Iterable[Stored]) -> dict[str, int]:
+    """As `write_block`, of documents as they are stored, without gold."""
+    return _publish(path, ((document, None, None) for document in documents), gold=False)
+
+
+def _publish(path: Path, rows: Iterable[_Row], gold: bool) -> dict[str, int]:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     fields = [("id", pa.string()), ("text", pa.large_string()), ("metadata", pa.large_string())]
@@ -37,46 +50,40 @@ def write_block(path: Path, documents: Iterable[Document], *, gold: bool = False
 
     def write(draft: Path) -> None:
         with pq.ParquetWriter(draft, schema, compression="zstd", use_dictionary=False) as writer:
-            for batch in _batches(documents):
-                counts["documents"] += len(batch)
-                counts["characters"] += sum([len(document.text) for document in batch])
-                writer.write_table(pa.Table.from_arrays(_columns(batch, schema), schema=schema))
+            for group in _row_groups(rows):
+                table = pa.Table.from_arrays(_columns(group)[: len(schema)], schema=schema)
+                counts["documents"] += table.num_rows
+                counts["characters"] += pc.sum(pc.utf8_length(table["text"])).as_py()
+                writer.write_table(table)
 
     publish_file(path, write)
     return counts
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """The documents of each row group; long documents make it end early, so that memory stays bounded."""
-    batch: list[Document] = []
-    characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document.text)
-        if len(batch) == ROW_GROUP or characters >= ROW_GROUP_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+def _row_groups(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+    """Long documents make a row group end early, so that memory stays bounded."""
+    group: list[_Row] = []
+    size = 0
+    for row in rows:
+        group.append(row)
+        size += len(row[0].utf8)
+        if len(group) == ROW_GROUP or size >= ROW_GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
-def _columns(batch: list[Document], schema: "pa.Schema") -> list["pa.Array"]:
-    """The columns of `schema`, in its order."""
+def _columns(group: list[_Row]) -> list["pa.Array"]:
     import pyarrow as pa
 
-    values: dict[str, list[Any]] = {
-        "id": [document.id for document in batch],
-        "text": [document.text for document in batch],
-        "metadata": [_json(document.metadata) for document in batch],
-        "drop": [document.gold_drop for document in batch],
-        "program": [document.gold_program for document in batch],
-    }
-    return [pa.array(values[field.name], field.type) for field in schema]
-
-
-def _json(metadata: Mapping[str, Any]) -> str:
-    # default=str: Parquet corpora hold dates and decimals, which JSON lacks
-    return metadata.text if isinstance(metadata, JsonObject) else json.dumps(metadata, default=str)
+    return [
+        pa.array([document.id for document, _, _ in group], pa.string()),
+        pa.array([document.utf8 for document, _, _ in group], pa.large_binary()).cast(pa.large_string()),
+        pa.array([document.metadata for document, _, _ in group], pa.large_string()),
+        pa.array([drop for _, drop, _ in group], pa.bool_()),
+        pa.array([program for _, _, program in group], pa.large_string()),
+    ]
 
 
 def is_done(artifact: Path, index: int) -> bool:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import AnyStr, Final, Generic, Literal, NamedTuple
 
 from prox_hpc.programs.execute import (
     ChunkText,
-    Edit,
     Outcome,
     Span,
     as_chunk_result,
+    decoded,
     edit_chunk,
     merge_spans,
     without_spans,
@@ -72,16 +72,17 @@ class ChunkReport(NamedTuple):
     operations: tuple[Outcome, ...] = ()
 
 
-class DocumentResult(NamedTuple):
+class DocumentResult(NamedTuple, Generic[AnyStr]):
     """A document after its programs.
 
     before, after: the text as it was and as its programs left it (of a document that the doc stage dropped, the text as
-    it was). reason: why it was dropped, else None. removed: removed lines as inclusive spans of document line numbers,
-    disjoint and ascending. replaced: occurrences that normalisations replaced. chunks: what became of each chunk.
+    it was); UTF-8 if UTF-8 was given. reason: why it was dropped, else None. removed: removed lines as inclusive spans
+    of document line numbers, disjoint and ascending. replaced: occurrences that normalisations replaced. chunks: what
+    became of each chunk.
     """
 
-    before: str
-    after: str
+    before: AnyStr
+    after: AnyStr
     outcome: Literal["kept", "edited", "dropped"]
     reason: str | None = None
     removed: tuple[Span, ...] = ()
@@ -89,7 +90,7 @@ class DocumentResult(NamedTuple):
     chunks: tuple[ChunkReport, ...] = ()
 
     @property
-    def text(self) -> str | None:
+    def text(self) -> AnyStr | None:
         """The refined text; None if the document is dropped."""
         return None if self.outcome == "dropped" else self.after
 
@@ -111,25 +112,31 @@ class DocumentResult(NamedTuple):
     @property
     def words_in(self) -> int:
         """Whitespace-split words of the document. Counted when asked for: it takes as long as executing a program."""
-        return len(self.before.split())
+        return word_count(self.before)
 
     @property
     def words_out(self) -> int:
         """Words left after editing; of a document that the checks dropped, those it had left when it was checked."""
-        return 0 if self.reason == DROPPED_BY_DOC_PROGRAM else len(self.after.split())
+        return 0 if self.reason == DROPPED_BY_DOC_PROGRAM else word_count(self.after)
+
+
+def word_count(text: str | bytes) -> int:
+    """Whitespace-split words of a text or of its UTF-8."""
+    return len((text if isinstance(text, str) else decoded(text)).split())
 
 
 def refine_document(
-    text: str,
+    text: AnyStr,
     chunk_programs: Sequence[ChunkProgram],
     *,
     drop: bool = False,
     profile: str = "v1",
     checks: DocumentChecks = DEFAULT_CHECKS,
     caps: Caps = DEFAULT_CAPS,
-) -> DocumentResult:
+) -> DocumentResult[AnyStr]:
     """Execute a document's chunk programs and check the result; time linear in text plus programs.
 
+    text: the document, or its UTF-8, for who has only that and needs no more: it saves decoding and encoding.
     chunk_programs: in document order. Lines that no chunk covers pass through; a chunk that does not lie within the
         document behind the one before it is counted as "misplaced" and its program ignored.
     drop: the doc stage dropped the document; no chunk program is then executed.
@@ -140,20 +147,21 @@ def refine_document(
         return DocumentResult(text, text, "dropped", DROPPED_BY_DOC_PROGRAM)
     if profile == "prox_v1":
         return _refine_prox_v1(text, chunk_programs, checks)
-    edits = _Edits(profile, caps)
+    edits: _Edits[AnyStr] = _Edits("\n" if isinstance(text, str) else b"\n", profile, caps)
     refined = edits.whole(text, chunk_programs[0]) if len(chunk_programs) == 1 else None
     if refined is None:
-        refined = edits.by_chunk(text.split("\n"), chunk_programs)
+        refined = edits.by_chunk(text, chunk_programs)
     reason = None if refined == text else _failed_check(text, refined, edits.touched, checks)
     return edits.result(text, refined, reason)
 
 
-class _Edits:
+class _Edits(Generic[AnyStr]):
     """What a document's programs did, gathered chunk by chunk."""
 
-    __slots__ = ("caps", "profile", "removed", "replaced", "reports", "touched")
+    __slots__ = ("caps", "newline", "profile", "removed", "replaced", "reports", "touched")
 
-    def __init__(self, profile: str, caps: Caps = DEFAULT_CAPS) -> None:
+    def __init__(self, newline: AnyStr, profile: str, caps: Caps = DEFAULT_CAPS) -> None:
+        self.newline: AnyStr = newline
         self.profile = profile
         self.caps = caps
         self.removed: list[Span] = []
@@ -161,53 +169,56 @@ class _Edits:
         self.touched = 0
         self.reports: list[ChunkReport] = []
 
-    def whole(self, text: str, chunk: ChunkProgram) -> str | None:
+    def whole(self, text: AnyStr, chunk: ChunkProgram) -> AnyStr | None:
         """The refined text if the one chunk is the whole document (most are); None if it is not.
 
         Splitting 4 kB into lines and joining them again takes as long as all the rest, so it is done for removals only.
         """
-        if chunk.first_line or chunk.line_count != text.count("\n") + 1:
+        if chunk.first_line or chunk.line_count != text.count(self.newline) + 1:
             return None
-        edit = self._edit(chunk, ChunkText(text, None, chunk.line_count))
-        if edit is None or not edit.removed:
-            return text if edit is None else edit.text.text()
+        edited = ChunkText(self.newline, text, None, chunk.line_count)
+        removed = self._edit(chunk, edited)
+        if not removed:
+            return edited.text()
         # What follows the last removed line stays one piece.
-        lines = edit.text.text().split("\n", edit.removed[-1][1] + 1)
-        return "\n".join(without_spans(lines, edit.removed, 0))
+        lines = edited.text().split(self.newline, removed[-1][1] + 1)
+        return self.newline.join(without_spans(lines, removed, 0))
 
-    def by_chunk(self, lines: list[str], chunk_programs: Sequence[ChunkProgram]) -> str:
+    def by_chunk(self, text: AnyStr, chunk_programs: Sequence[ChunkProgram]) -> AnyStr:
         """The refined text of a document of several chunks."""
-        refined: list[str] = []
+        lines = text.split(self.newline)
+        refined: list[AnyStr] = []
         position = 0
         for chunk in chunk_programs:
             first, stop = chunk.first_line, chunk.first_line + chunk.line_count
             if first < position or chunk.line_count < 0 or stop > len(lines):
                 self.reports.append(ChunkReport(first, chunk.line_count, "misplaced"))
                 continue
-            edit = self._edit(chunk, ChunkText(None, lines[first:stop], chunk.line_count))
+            edited = ChunkText(self.newline, None, lines[first:stop], chunk.line_count)
+            removed = self._edit(chunk, edited)
             refined += lines[position:first]
-            refined += lines[first:stop] if edit is None else without_spans(edit.text.lines(), edit.removed, first)
+            refined += without_spans(edited.lines(), removed, first)
             position = stop
         refined += lines[position:]
-        return "\n".join(refined)
+        return self.newline.join(refined)
 
-    def _edit(self, chunk: ChunkProgram, text: ChunkText) -> Edit | None:
-        """Execute one chunk's program and report it; None if it has none that could change anything."""
+    def _edit(self, chunk: ChunkProgram, text: ChunkText[AnyStr]) -> tuple[Span, ...]:
+        """Execute one chunk's program, if it has one, and report it; -> the lines to remove."""
         status: ChunkStatus
         first, count = chunk.first_line, chunk.line_count
         if chunk.oversized or chunk.program_text is None:
             status = "oversized" if chunk.oversized else "no_program"
             self.reports.append(ChunkReport(first, count, status))
-            return None
+            return ()
         program = parse(chunk.program_text, "chunk", truncated=chunk.truncated, caps=self.caps)
         edit = edit_chunk(program, text, first, self.profile, self.caps)
         self.removed += edit.removed
         self.replaced += text.replaced
         self.touched += text.touched
         self.reports.append(ChunkReport(first, count, edit.status, program.reason, edit.outcomes))
-        return edit
+        return edit.removed
 
-    def result(self, text: str, refined: str, reason: str | None) -> DocumentResult:
+    def result(self, text: AnyStr, refined: AnyStr, reason: str | None) -> DocumentResult[AnyStr]:
         return DocumentResult(
             before=text,
             after=refined,
@@ -219,11 +230,11 @@ class _Edits:
         )
 
 
-def _failed_check(text: str, refined: str, touched: int, checks: DocumentChecks) -> str | None:
+def _failed_check(text: AnyStr, refined: AnyStr, touched: int, checks: DocumentChecks) -> str | None:
     """Why an edited document is dropped, or None. The tolerance makes exactly 95% count as 95% in floating point."""
     if _enough_left(text, refined, touched, checks):
         return None
-    words_in, words_out = len(text.split()), len(refined.split())
+    words_in, words_out = word_count(text), word_count(refined)
     if words_in and (words_in - words_out) / words_in >= checks.max_removed - 1e-12:
         return "removed too much"
     if words_out < checks.min_words:
@@ -231,28 +242,38 @@ def _failed_check(text: str, refined: str, touched: int, checks: DocumentChecks)
     return None
 
 
-def _enough_left(text: str, refined: str, touched: int, checks: DocumentChecks) -> bool:
+def _enough_left(text: AnyStr, refined: AnyStr, touched: int, checks: DocumentChecks) -> bool:
     """Whether the first words of the refined text alone prove that it passes the checks.
 
     Nearly all documents pass here, and counting the words of 4 kB twice takes longer than executing their programs.
-    A removed line of n characters and its line break had at most (n + 1) / 2 words. One replacement of a source of n
-    characters costs at most the source's words, (n + 1) / 2, and one more, where words on both sides become one. With
-    what both do to the text's length that makes at most `lost` words; `touched` adds up 3 + the length of the target.
+    A removed line of n characters (or n bytes) and its line break had at most (n + 1) / 2 words. One replacement of a
+    source of n characters costs at most the source's words, (n + 1) / 2, and one more, where words on both sides become
+    one. With what both do to the text's length that makes at most `lost` words; `touched` adds up 3 + the length of the
+    target.
     """
     if checks.max_removed <= 0:
         return False
     lost = max(0, len(text) - len(refined) + touched + 1) // 2
     needed = max(checks.min_words, int(lost * (1 - checks.max_removed) / checks.max_removed) + 2)
-    return len(refined[: needed * _CHARACTERS_PER_WORD].split()) >= needed
+    beginning = refined[: needed * _CHARACTERS_PER_WORD]
+    if isinstance(beginning, str):
+        return len(beginning.split()) >= needed
+    return len(beginning.decode("utf-8", "ignore").split()) >= needed
 
 
-def _refine_prox_v1(text: str, chunk_programs: Sequence[ChunkProgram], checks: DocumentChecks) -> DocumentResult:
+def _refine_prox_v1(
+    text: AnyStr, chunk_programs: Sequence[ChunkProgram], checks: DocumentChecks
+) -> DocumentResult[AnyStr]:
     """The original: one program for the document, errors pooled, its own post-checks."""
+    if not isinstance(text, str):
+        result = _refine_prox_v1(decoded(text), chunk_programs, checks)
+        after = result.after.encode("utf-8", "surrogatepass")
+        return DocumentResult(text, text if after == text else after, *result[2:])
     texts = [chunk.program_text for chunk in chunk_programs if chunk.program_text is not None]
     checked = execute_prox_v1(text, join_outputs(texts), threshold_2=checks.max_removed, min_words=checks.min_words)
     executed = as_chunk_result(checked.operations)
     report = ChunkReport(0, text.count("\n") + 1, executed.status, None, executed.outcomes)
-    edits = _Edits("prox_v1")
+    edits = _Edits("\n", "prox_v1")
     if checked.verdict == "reverted":
         undone = tuple(Outcome(outcome.op, "refused", "too many errors") for outcome in executed.outcomes)
         edits.reports.append(report._replace(reason="too many errors", operations=undone))

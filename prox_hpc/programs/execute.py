@@ -8,7 +8,7 @@ original line numbers, which stay valid because no replacement can add or remove
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import AnyStr, Generic, Literal, NamedTuple
 
 from prox_hpc.programs import prox_v1
 from prox_hpc.programs.language import (
@@ -102,13 +102,12 @@ def _doc_outcome(operation: Operation) -> Outcome:
 class Edit(NamedTuple):
     """What a chunk-stage program does to a chunk, its lines not yet put together."""
 
-    text: ChunkText
     status: Status
     outcomes: tuple[Outcome, ...]
     removed: tuple[Span, ...]
 
 
-def edit_chunk(program: Program, text: ChunkText, first_line: int, profile: str, caps: Caps) -> Edit:
+def edit_chunk(program: Program, text: ChunkText[AnyStr], first_line: int, profile: str, caps: Caps) -> Edit:
     """Apply the normalisations of a chunk-stage program to `text` and judge its removals."""
     last_line = first_line + text.line_count - 1
     outcomes: list[Outcome] = []
@@ -132,13 +131,14 @@ def edit_chunk(program: Program, text: ChunkText, first_line: int, profile: str,
         refused = refused or outcome.outcome == "refused"
         outcomes.append(outcome)
     status: Status = "partial" if refused and program.status == "ok" else program.status
-    return Edit(text, status, tuple(outcomes), merge_spans(spans))
+    return Edit(status, tuple(outcomes), merge_spans(spans))
 
 
 def _execute_chunk(program: Program, lines: Sequence[str], first_line: int, profile: str, caps: Caps) -> ChunkResult:
-    edit = edit_chunk(program, ChunkText.of_lines(lines), first_line, profile, caps)
-    kept = without_spans(edit.text.lines(), edit.removed, first_line)
-    return ChunkResult(tuple(kept), False, edit.status, edit.outcomes, edit.removed, edit.text.replaced)
+    text = ChunkText("\n", None, lines, len(lines))
+    edit = edit_chunk(program, text, first_line, profile, caps)
+    kept = without_spans(text.lines(), edit.removed, first_line)
+    return ChunkResult(tuple(kept), False, edit.status, edit.outcomes, edit.removed, text.replaced)
 
 
 def _not_here(operation: Operation, place: str) -> Outcome:
@@ -183,28 +183,25 @@ def _has_surrogate(text: str) -> bool:
     return False
 
 
-class ChunkText:
+class ChunkText(Generic[AnyStr]):
     """A chunk's text while normalisations are applied to it, joined or split only when it must be.
 
-    line_count: lines of the chunk; no normalisation changes it. replaced: occurrences replaced so far.
-    touched: a bound for the document checks (see `document._enough_left`): over all replacements made, the characters
-    of the target and 3 more.
+    Text, or its UTF-8: strings are found and replaced in either alike. line_count: lines of the chunk; no normalisation
+    changes it. replaced: occurrences replaced so far. touched: a bound for the document checks (see
+    `document._enough_left`): over all replacements made, the length of the target and 3 more.
     """
 
-    __slots__ = ("_characters", "_lines", "_text", "line_count", "replaced", "touched")
+    __slots__ = ("_before", "_lines", "_newline", "_text", "line_count", "replaced", "touched")
 
-    def __init__(self, text: str | None, lines: Sequence[str] | None, line_count: int) -> None:
-        """text or lines may be missing, not both."""
-        self._text = text
-        self._lines = lines
-        self._characters = -1
+    def __init__(self, newline: AnyStr, text: AnyStr | None, lines: Sequence[AnyStr] | None, line_count: int) -> None:
+        """newline: a line feed as text or bytes. text or lines may be missing, not both."""
+        self._newline: AnyStr = newline
+        self._text: AnyStr | None = text
+        self._lines: Sequence[AnyStr] | None = lines
+        self._before: AnyStr | None = None
         self.line_count = line_count
         self.replaced = 0
         self.touched = 0
-
-    @staticmethod
-    def of_lines(lines: Sequence[str]) -> ChunkText:
-        return ChunkText(None, lines, len(lines))
 
     def normalize(self, operation: Normalize, caps: Caps = DEFAULT_CAPS) -> Outcome:
         """Replace every occurrence of the source, or refuse; linear in the chunk's text."""
@@ -212,9 +209,7 @@ class ChunkText:
         if reason is not None:
             return Outcome(operation, "refused", reason)
         text = self.text()
-        if self._characters < 0:
-            self._characters = len(text)
-        source, target = operation.source_str, operation.target_str
+        source, target = self._as_text_is(operation.source_str), self._as_text_is(operation.target_str)
         growth = len(target) - len(source)
         # A replacement that shrinks needs no look ahead, and tells by how much it shrank how often it was made.
         replaced = text.replace(source, target) if growth < 0 else None
@@ -223,7 +218,7 @@ class ChunkText:
             return Outcome(operation, "refused", "source not found")
         if source == target:
             return Outcome(operation, "no_change", "source equals target")
-        if len(text) + count * growth > int(self._characters * (1 + caps.growth_ratio)) + caps.growth_chars:
+        if self._outgrows(operation, count, caps):
             return Outcome(operation, "refused", "growth beyond the cap")
         self._text = text.replace(source, target) if replaced is None else replaced
         self._lines = None
@@ -231,17 +226,40 @@ class ChunkText:
         self.touched += count * (len(target) + 3)
         return Outcome(operation, "applied", None, count)
 
-    def text(self) -> str:
+    def _outgrows(self, operation: Normalize, count: int, caps: Caps) -> bool:
+        """Whether so many replacements would make the chunk longer than the cap, in characters."""
+        if self._before is None:
+            self._before = self.text()
+        growth = len(operation.target_str) - len(operation.source_str)
+        if growth <= 0:
+            return False
+        most = int(character_count(self._before) * (1 + caps.growth_ratio)) + caps.growth_chars
+        return character_count(self.text()) + count * growth > most
+
+    def _as_text_is(self, string: str) -> AnyStr:
+        return string if isinstance(self._newline, str) else string.encode()  # type: ignore[return-value]
+
+    def text(self) -> AnyStr:
         """The text as it is now."""
         if self._text is None:
-            self._text = "\n".join(self._lines or ())
+            self._text = self._newline.join(self._lines or ())
         return self._text
 
-    def lines(self) -> Sequence[str]:
+    def lines(self) -> Sequence[AnyStr]:
         """The lines as they are now; as many as there were."""
         if self._lines is None:
-            self._lines = self.text().split("\n")
+            self._lines = self.text().split(self._newline)
         return self._lines
+
+
+def character_count(text: str | bytes) -> int:
+    """Characters of a text or of its UTF-8."""
+    return len(text) if isinstance(text, str) else len(decoded(text))
+
+
+def decoded(utf8: bytes) -> str:
+    """The text of UTF-8 that may hold lone surrogates as if they could be encoded."""
+    return utf8.decode("utf-8", "surrogatepass")
 
 
 def merge_spans(spans: Sequence[Span]) -> tuple[Span, ...]:
@@ -257,11 +275,11 @@ def merge_spans(spans: Sequence[Span]) -> tuple[Span, ...]:
     return tuple(merged)
 
 
-def without_spans(lines: Sequence[str], spans: Sequence[Span], first_line: int) -> Sequence[str]:
+def without_spans(lines: Sequence[AnyStr], spans: Sequence[Span], first_line: int) -> Sequence[AnyStr]:
     """`lines` (numbered from `first_line`) without those in the disjoint, ascending inclusive spans."""
     if not spans:
         return lines
-    kept: list[str] = []
+    kept: list[AnyStr] = []
     position = 0
     for start, end in spans:
         kept += lines[position : start - first_line]

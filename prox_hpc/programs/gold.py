@@ -45,7 +45,7 @@ def clip(program: Program, chunk: Chunk, caps: Caps = DEFAULT_CAPS) -> str:
 
 
 def _clipped(program: Program, chunk: Chunk, caps: Caps) -> Iterator[Operation]:
-    text = ChunkText.of_lines(chunk.lines)
+    text = ChunkText("\n", None, chunk.lines, len(chunk.lines))
     last_line = chunk.first_line + len(chunk.lines) - 1
     for operation in program.operations:
         if isinstance(operation, RemoveLines) and 0 <= operation.line_start <= operation.line_end:

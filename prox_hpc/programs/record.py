@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def text_hash(text: str) -> str:
-    """XXH3 (128 bits) of the text in UTF-8, in hex (lone surrogates as if they could be encoded).
+def text_hash(text: str | bytes) -> str:
+    """XXH3 (128 bits) of a text's UTF-8, in hex (lone surrogates as if they could be encoded).
 
     It tells texts apart and finds damage; it does not withstand somebody who wants two texts to collide. BLAKE2b would,
     but hashing 4 kB twice with it takes 9 us, a quarter of what executing the programs takes; XXH3 takes 0.7.
@@ -29,11 +29,11 @@ def text_hash(text: str) -> str:
     try:
         return xxh3_128_hexdigest(text)
     except UnicodeEncodeError:
-        return xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
+        return xxh3_128_hexdigest(str(text).encode("utf-8", "surrogatepass"))
 
 
 def document_record(
-    identity: str, result: DocumentResult, chunks: Sequence[ChunkProgram], caps: Caps = DEFAULT_CAPS
+    identity: str, result: DocumentResult[str], chunks: Sequence[ChunkProgram], caps: Caps = DEFAULT_CAPS
 ) -> dict[str, Any]:
     """The record of document `identity`, whose `chunks` were executed (or not, if it was dropped) with `result`."""
     dropped = result.outcome == "dropped"
@@ -54,7 +54,7 @@ def document_record(
     }
 
 
-def _reports(result: DocumentResult, chunks: Sequence[ChunkProgram]) -> Sequence[ChunkReport | None]:
+def _reports(result: DocumentResult[str], chunks: Sequence[ChunkProgram]) -> Sequence[ChunkReport | None]:
     """What became of each chunk; None where nothing was executed.
 
     The profile prox_v1 executes a document's programs as one: the first chunk then stands for all of them.

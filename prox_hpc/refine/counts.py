@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from xxhash import xxh3_128_intdigest
 
-from prox_hpc.corpus.read import Document
+from prox_hpc.corpus.read import Stored
 from prox_hpc.programs import DocumentResult, Operation
 from prox_hpc.programs.language import OPERATION_NAMES
 from prox_hpc.programs.record import text_hash
@@ -21,10 +21,14 @@ COUNTERS = ("outcomes", "reasons", "programs", "malformed", "operations", "refus
 
 
 class Executed(NamedTuple):
-    """What becomes of a document in an arm. recorded: its row of the programs file, if the arm is made from one."""
+    """What becomes of a document in an arm.
 
-    document: Document
-    result: DocumentResult
+    characters_in, hash_in: of its text. recorded: its row of the programs file, if the arm is made from one.
+    """
+
+    document: Stored
+    result: DocumentResult[bytes]
+    characters_in: int
     hash_in: str
     recorded: Row | None = None
 
@@ -71,20 +75,24 @@ class Counts:
         named = {f"{OPERATION_NAMES[kind]} {done}": count for (kind, done), count in self._operations.items()}
         return {name: dict(counter) for name, counter in self.by.items()} | {"operations": named}
 
-    def kept(self, executed: Iterable[Executed]) -> Iterator[Document]:
+    def kept(self, executed: Iterable[Executed]) -> Iterator[Stored]:
         """The documents that stay, as the arm has them; all are counted."""
         for done in executed:
             document, result = done.document, done.result
             hash_out = None
-            if result.text is not None:
-                hash_out = done.hash_in if result.after is result.before else text_hash(result.after)
+            if result.outcome == "kept":
+                hash_out = done.hash_in
+                yield document
+            elif result.outcome == "edited":
+                hash_out = text_hash(result.after)
+                yield Stored(document.id, result.after, document.metadata)
+            if hash_out is not None:
                 self.digest_out.add(document.id, hash_out)
-                yield Document(document.id, result.after, document.metadata)
             self._count(done, hash_out)
 
     def _count(self, done: Executed, hash_out: str | None) -> None:
         result, now = done.result, outcome(done.result)
-        self.characters_in += len(result.before)
+        self.characters_in += done.characters_in
         self.digest_in.add(done.document.id, done.hash_in)
         self.by["outcomes"][now] += 1
         if result.reason is not None:

@@ -15,10 +15,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from prox_hpc.corpus.read import Block, Document, open_source, task_blocks
-from prox_hpc.corpus.write import block_path, is_done, publish_counts, read_counts, write_block
+from prox_hpc.corpus.read import Block, Document, Source, Stored, open_source, task_blocks
+from prox_hpc.corpus.write import block_path, is_done, publish_counts, read_counts, write_stored
 from prox_hpc.errors import UserError
-from prox_hpc.programs import Caps, ChunkProgram, DocumentChecks, DocumentResult, refine_document
+from prox_hpc.programs import Caps, ChunkProgram, DocumentChecks, refine_document
+from prox_hpc.programs.execute import character_count
+from prox_hpc.programs.record import text_hash
 from prox_hpc.refine.counts import COUNTERS, Counts, Digest, Executed, add_counters
 from prox_hpc.refine.records import (
     Execution,
@@ -34,8 +36,8 @@ from prox_hpc.task import Task
 _GOLD_CAPS = Caps(program_bytes=sys.maxsize, operations=sys.maxsize)
 
 
-Arm = Callable[[Block, Iterator[Document]], Iterator[Executed]]
-"""Documents of a block, in order -> each with what becomes of it."""
+Arm = Callable[[Source, Block], Iterator[Executed]]
+"""The documents of a block, in order, each with what becomes of it."""
 
 
 def run(task: Task) -> None:
@@ -49,8 +51,8 @@ def run(task: Task) -> None:
             continue
         failed_before = source.failed.total()
         counts = Counts()
-        with closing(source.read(block)) as documents, _without_cycles():  # type: ignore[type-var]
-            written = write_block(block_path(task.out, block.index), counts.kept(arm(block, documents)))
+        with closing(arm(source, block)) as executed, _without_cycles():  # type: ignore[type-var]
+            written = write_stored(block_path(task.out, block.index), counts.kept(executed))
         publish_counts(task.out, block.index, counts.to_json(written, source.failed.total() - failed_before))
     task.progress(len(blocks), len(blocks), "blocks")
 
@@ -100,7 +102,7 @@ def _arm(task: Task) -> Arm:
         )
         return _refined(task.input("programs"), execution)
     if settings["kind"] == "gold":
-        return lambda block, documents: (_executed(document, _gold(document, checks)) for document in documents)
+        return lambda source, block: (_gold(document, checks) for document in source.read(block))
     if settings["kind"] == "random":
         summary = json.loads((task.input("like") / "artifact.json").read_text())["summary"]
         share = summary["documents_out"] / summary["documents_in"] if summary["documents_in"] else 1.0
@@ -109,42 +111,44 @@ def _arm(task: Task) -> Arm:
 
 
 def _refined(programs: Path, execution: Execution) -> Arm:
-    def arm(block: Block, documents: Iterator[Document]) -> Iterator[Executed]:
+    def arm(source: Source, block: Block) -> Iterator[Executed]:
         path = programs_path(programs, block.index)
-        for document, row in zip_longest(documents, read_rows(path)):
+        for document, row in zip_longest(source.read_stored(block), read_rows(path)):
             if document is None or row is None:
                 raise RuntimeError(
                     f"{path}: has not as many rows as {block.path} has documents; it is another corpus's"
                 )
-            hash_in = check_row(document, row)
-            yield Executed(document, execute(document, row.written, execution), hash_in, row)
+            hash_in = check_row(row, document.id, document.utf8)
+            result = execute(document.id, document.utf8, row.written, execution)
+            yield Executed(document, result, row.characters_in, hash_in, row)
 
     return arm
 
 
-def _executed(document: Document, result: DocumentResult) -> Executed:
-    return Executed(document, result, document.text_hash)
-
-
-def _gold(document: Document, checks: DocumentChecks) -> DocumentResult:
+def _gold(document: Document, checks: DocumentChecks) -> Executed:
     """The true verdict and program; where a document has neither it stays as it is."""
+    stored = Stored.of(document)
     if is_blank(document.text) and not document.gold_drop:
-        return refine_document(document.text, [])
-    whole = ChunkProgram(0, document.text.count("\n") + 1, document.gold_program)
-    return refine_document(document.text, [whole], drop=bool(document.gold_drop), checks=checks, caps=_GOLD_CAPS)
+        result = refine_document(stored.utf8, [])
+    else:
+        whole = ChunkProgram(0, document.text.count("\n") + 1, document.gold_program)
+        dropped = bool(document.gold_drop)
+        result = refine_document(stored.utf8, [whole], drop=dropped, checks=checks, caps=_GOLD_CAPS)
+    return Executed(stored, result, len(document.text), text_hash(stored.utf8))
 
 
 def _random(share: float, seed: int) -> Arm:
     """Of each block's n documents, the n * share with the lowest lot (rounded up or down by lot)."""
 
-    def arm(block: Block, documents: Iterator[Document]) -> Iterator[Executed]:
-        all_of_them = list(documents)
-        lots = [_lot(seed, block.index, number) for number in range(len(all_of_them))]
+    def arm(source: Source, block: Block) -> Iterator[Executed]:
+        documents = list(source.read_stored(block))
+        lots = [_lot(seed, block.index, number) for number in range(len(documents))]
         keep = int(len(lots) * share + _lot(seed, block.index, -1))
         chosen = set(sorted(range(len(lots)), key=lots.__getitem__)[:keep])
-        for number, document in enumerate(all_of_them):
-            result = refine_document(document.text, [], drop=number not in chosen)
-            yield _executed(document, result if number in chosen else result._replace(reason="not drawn"))
+        for number, document in enumerate(documents):
+            result = refine_document(document.utf8, [], drop=number not in chosen)
+            drawn = result if number in chosen else result._replace(reason="not drawn")
+            yield Executed(document, drawn, character_count(document.utf8), text_hash(document.utf8))
 
     return arm
 

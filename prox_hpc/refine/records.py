@@ -8,7 +8,7 @@ again, under these or other settings, without a model.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, AnyStr, NamedTuple
 
 from prox_hpc.corpus.read import ROW_GROUP, Document
 from prox_hpc.errors import UserError
@@ -20,13 +20,16 @@ from prox_hpc.programs import (
     DocumentResult,
     refine_document,
 )
-from prox_hpc.programs.record import document_record
+from prox_hpc.programs.execute import decoded
+from prox_hpc.programs.record import document_record, text_hash
 from prox_hpc.programs.record import schema as record_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 OUTCOMES = ("untouched", "edited", "dropped")
+_PLAIN = ("id", "characters_in", "text_hash_in", "outcome", "text_hash_out")
+"""Columns that a `Row` takes over, in its order."""
 _PROGRAM = ("first_line", "line_count", "program", "truncated", "oversized")
 """Fields of a chunk that make a `ChunkProgram`, in its order."""
 
@@ -79,6 +82,7 @@ class Row(NamedTuple):
     """
 
     id: str
+    characters_in: int
     text_hash_in: str
     outcome: str
     text_hash_out: str | None
@@ -89,7 +93,7 @@ class Row(NamedTuple):
         """Of a row as a dict."""
         chunks = [ChunkProgram(*(chunk[name] for name in _PROGRAM)) for chunk in record["chunks"]]
         written = Written(record["doc_score"], chunks=chunks)
-        return Row(record["id"], record["text_hash_in"], record["outcome"], record["text_hash_out"], written)
+        return Row(**{name: record[name] for name in _PLAIN}, written=written)
 
 
 def programs_path(artifact: Path, index: int) -> Path:
@@ -102,9 +106,8 @@ def read_rows(path: Path) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     chunk_columns = [f"chunks.list.element.{name}" for name in _PROGRAM]
-    plain = ["id", "text_hash_in", "outcome", "text_hash_out"]
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=ROW_GROUP, columns=[*plain, "doc_score", *chunk_columns]):
+        for batch in file.iter_batches(batch_size=ROW_GROUP, columns=[*_PLAIN, "doc_score", *chunk_columns]):
             # by column: rows as dicts take five times as long
             column = batch.column("chunks")
             ends = column.offsets.to_pylist()
@@ -115,60 +118,67 @@ def read_rows(path: Path) -> Iterator[Row]:
                 Written(score, False, programs[start - ends[0] : end - ends[0]])
                 for score, start, end in zip(scores, ends, ends[1:], strict=True)
             )
-            yield from map(Row, *(batch.column(name).to_pylist() for name in plain), written)
+            yield from map(Row, *(batch.column(name).to_pylist() for name in _PLAIN), written)
 
 
-def is_blank(text: str) -> bool:
+def is_blank(text: str | bytes) -> bool:
     """Empty or white space only: no refiner is asked about it, and it is kept as it is."""
-    return not text or text.isspace()
+    if isinstance(text, str):
+        return not text or text.isspace()
+    # Bytes know no white space but ASCII's; what is left after that begins with a word in nearly all documents.
+    rest = text.lstrip()
+    return not rest or (not 32 < rest[0] < 127 and decoded(rest).isspace())
 
 
-def check_row(document: Document, row: Row) -> str:
-    """The hash of the document's text; RuntimeError when the row is another document's."""
-    found = document.text_hash
-    if row.id != document.id or row.text_hash_in != found:
-        raise RuntimeError(f"document {document.id!r}: the programs file holds {row.id!r} or another text there")
+def check_row(row: Row, identity: str, text: str | bytes) -> str:
+    """The hash of a document's text (or its UTF-8); RuntimeError when the row is another document's."""
+    found = text_hash(text)
+    if row.id != identity or row.text_hash_in != found:
+        raise RuntimeError(f"document {identity!r}: the programs file holds {row.id!r} or another text there")
     return found
 
 
-def replay(document: Document, record: Mapping[str, Any], execution: Execution) -> DocumentResult:
+def replay(document: Document, record: Mapping[str, Any], execution: Execution) -> DocumentResult[str]:
     """A document after the programs in its row of the programs file, given as a dict.
 
     UserError when the execution needs what was not programmed. RuntimeError when the row is another document's.
     """
     row = Row.of(record)
-    check_row(document, row)
-    return execute(document, row.written, execution)
+    check_row(row, document.id, document.text)
+    return execute(document.id, document.text, row.written, execution)
 
 
-def execute(document: Document, written: Written, execution: Execution) -> DocumentResult:
-    """Execute what was written for a document; UserError when something that is needed was not."""
-    if is_blank(document.text):
-        return refine_document(document.text, [])
+def execute(identity: str, text: AnyStr, written: Written, execution: Execution) -> DocumentResult[AnyStr]:
+    """Execute what was written for a document, given as text or UTF-8.
+
+    UserError when something that is needed was not written.
+    """
+    if is_blank(text):
+        return refine_document(text, [])
     drop = False
     if execution.doc:
         if written.doc_score is None:
-            raise UserError(f"document {document.id!r} has no doc score; the refine step ran without its doc stage")
+            raise UserError(f"document {identity!r} has no doc score; the refine step ran without its doc stage")
         drop = written.doc_score < execution.threshold
     if execution.chunk and not drop and not written.chunks:
         raise UserError(
-            f"document {document.id!r} (score {written.doc_score}) has no chunk programs; lower refiner.doc_threshold "
+            f"document {identity!r} (score {written.doc_score}) has no chunk programs; lower refiner.doc_threshold "
             "or raise refiner.chunk_margin for the refine step, or use only higher thresholds"
         )
     chunks = written.chunks if execution.chunk else []
     return refine_document(
-        document.text, chunks, drop=drop, profile=execution.profile, checks=execution.checks, caps=execution.caps
+        text, chunks, drop=drop, profile=execution.profile, checks=execution.checks, caps=execution.caps
     )
 
 
-def outcome(result: DocumentResult) -> str:
+def outcome(result: DocumentResult[Any]) -> str:
     """`untouched`, `edited` or `dropped` (the first two are kept)."""
     return "untouched" if result.outcome == "kept" else result.outcome
 
 
 def row(document: Document, written: Written, execution: Execution) -> dict[str, Any]:
     """A document's row of the programs file, executed once to tell what becomes of it."""
-    result = execute(document, written, execution)
+    result = execute(document.id, document.text, written, execution)
     verdict = None
     if written.doc_score is not None:
         verdict = "keep_doc()" if written.doc_score >= execution.threshold else "drop_doc()"

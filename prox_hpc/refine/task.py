@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from prox_hpc.config import Refiner, Serve
-from prox_hpc.corpus.read import Block, Document, Source, open_source, task_blocks
-from prox_hpc.corpus.write import write_block
+from prox_hpc.corpus.read import Block, Document, Source, Stored, open_source, task_blocks
+from prox_hpc.corpus.write import write_stored
 from prox_hpc.errors import UserError
 from prox_hpc.publish import publish_file, publish_json
 from prox_hpc.refine import tokens
@@ -322,11 +322,13 @@ def _finish(
 
     def executed() -> Iterator[Executed]:
         for document, record in zip(documents, read_rows(path), strict=True):
-            hash_in = check_row(document, record)
-            yield Executed(document, execute(document, record.written, settings.execution), hash_in)
+            stored = Stored.of(document)
+            hash_in = check_row(record, stored.id, stored.utf8)
+            result = execute(stored.id, stored.utf8, record.written, settings.execution)
+            yield Executed(stored, result, len(document.text), hash_in)
 
     counts = Counts()
-    written = write_block(_path(task, block, "refined.parquet"), counts.kept(executed()))
+    written = write_stored(_path(task, block, "refined.parquet"), counts.kept(executed()))
     note = json.loads(pq.read_schema(path).metadata[_NOTE])
     manifest = _manifest_of(counted.to_pylist(), note, counts) | {"block": block.index}
     if written["documents"] != manifest["kept"]:

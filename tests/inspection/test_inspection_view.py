@@ -18,7 +18,7 @@ def viewed(
 ) -> DocumentView:
     document = Document("d", text, metadata)
     written = Written(score, chunks=list(chunks))
-    return view(document, row(document, written, execution), execute(document, written, execution))
+    return view(document, row(document, written, execution), execute(document.id, document.text, written, execution))
 
 
 def old(line: LineView) -> str:
@@ -49,7 +49,7 @@ def test_a_view_holds_the_document_before_and_after(parts, profile):
     document = Document("d", "\n".join(texts), {})
     execution = Execution(chunk=bool(programs), profile=profile, checks=OFF.checks)
     written = Written(1.0, chunks=programs)
-    result = execute(document, written, execution)
+    result = execute(document.id, document.text, written, execution)
     seen = view(document, row(document, written, execution), result)
     assert [old(line) for line in seen.lines] == texts
     assert "\n".join(new(line) for line in seen.lines if line.removed_by is None) == result.after
