@@ -12,6 +12,7 @@ from prox_hpc.programs.document import (
     DocumentResult,
     refine_document,
 )
+from prox_hpc.programs.edits import Replacement, replacements
 from prox_hpc.programs.execute import ChunkResult, Outcome, execute
 from prox_hpc.programs.gold import clip, program_from_keep, removed_lines
 from prox_hpc.programs.grammar import chunk_grammar, doc_grammar
@@ -59,6 +60,7 @@ __all__ = [
     "Program",
     "ProxV1Result",
     "RemoveLines",
+    "Replacement",
     "Stage",
     "Status",
     "chunk_grammar",
@@ -74,5 +76,6 @@ __all__ = [
     "refine_document",
     "removed_lines",
     "render",
+    "replacements",
     "split_chunks",
 ]

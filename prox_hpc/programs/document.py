@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import AnyStr, Final, Generic, Literal, NamedTuple
 
+from prox_hpc.programs.edits import Replacement, replacements
 from prox_hpc.programs.execute import (
     ChunkText,
     Outcome,
@@ -108,6 +109,17 @@ class DocumentResult(NamedTuple, Generic[AnyStr]):
     def removed_lines(self) -> int:
         """Number of removed lines."""
         return sum(end - start + 1 for start, end in self.removed)
+
+    @property
+    def replacements(self) -> tuple[Replacement, ...]:
+        """Where replacements were made: columns of the document's own lines, ascending. Worked out when asked for."""
+        lines = (self.before if isinstance(self.before, str) else decoded(self.before)).split("\n")
+        found: list[Replacement] = []
+        for chunk in self.chunks:
+            if chunk.operations:
+                own = lines[chunk.first_line : chunk.first_line + chunk.line_count]
+                found += replacements(own, chunk.operations, chunk.first_line)
+        return tuple(found)
 
     @property
     def words_in(self) -> int:

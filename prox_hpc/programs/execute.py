@@ -50,7 +50,7 @@ class ChunkResult(NamedTuple):
     status: the final status, "partial" if the program parsed and an operation was refused.
     outcomes: one per operation, in the program's order; empty if the program was malformed.
     removed: removed lines as maximal inclusive spans of global line numbers, ascending.
-    replaced: occurrences that normalisations replaced.
+    replaced: occurrences that normalisations replaced; `replacements(lines, outcomes, first_line)` tells where.
     """
 
     lines: tuple[str, ...]
@@ -72,6 +72,8 @@ def execute(
     """Apply `program` to `lines`, which are lines `first_line`, `first_line + 1`, ... of the document.
 
     lines: a document's (or chunk's) text split on line feeds, so none of them contains one.
+    Executing normalisations again on their own result changes nothing if no target holds a character of any source,
+    either no target is empty or every source is a single character, and none was refused for growth.
     profile: "v1"; "deletion_only" (RefineX), which refuses every normalisation; "prox_v1", which ignores the parsed
         operations and reads the program's text as the released ProX executor does (the lines are then meant to be the
         whole document). An unknown profile is an error of the caller: ValueError.

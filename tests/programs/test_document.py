@@ -2,7 +2,7 @@
 
 import pytest
 
-from prox_hpc.programs import ChunkProgram, DocumentChecks, KeepChunk, refine_document
+from prox_hpc.programs import ChunkProgram, DocumentChecks, KeepChunk, Replacement, refine_document
 
 OFF = DocumentChecks(max_removed=2, min_words=0)
 TEXT = "\n".join(f"line {number} of a page about tea" for number in range(6))  # 7 words a line
@@ -140,3 +140,16 @@ def test_prox_v1_takes_the_document_as_one():
     few = refine_document("three word page", [], profile="prox_v1")
     assert (few.text, few.reason) == (None, "too few words")
     assert refine_document(" ", [], profile="prox_v1").reason == "no words"
+
+
+def test_spans_replaced_and_removed_are_in_the_document_s_own_lines():
+    text = "Read more: a story\nfoo  bar\nRead more: another\nRead more: the end of it"
+    chunks = [
+        ChunkProgram(0, 2, 'normalize("Read more: ")\nnormalize("o  b", "o b")'),
+        ChunkProgram(2, 2, 'remove_lines(2, 2)\nnormalize("more", "most")'),
+    ]
+    result = refine_document(text, chunks)
+    assert result.removed == ((2, 2),)
+    expected = (Replacement(0, 0, 11, ""), Replacement(1, 2, 6, "o b"), Replacement(2, 5, 9, "most"))
+    assert result.replacements == (*expected, Replacement(3, 5, 9, "most"))
+    assert refine_document(text.encode(), chunks).replacements == result.replacements
