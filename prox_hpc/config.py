@@ -186,6 +186,14 @@ class Checks:
 
 
 @dataclass
+class ArmChecks:
+    """refined: checks of this arm; null = as in refiner.checks."""
+
+    max_removed: Optional[float] = None
+    min_words: Optional[int] = None
+
+
+@dataclass
 class Refiner:
     """A model that writes programs, how it is prompted and served, and how it is made when it does not exist yet."""
 
@@ -241,8 +249,7 @@ class Arm:
     """refined: profile of the program language, `v1`, `deletion_only` or `prox_v1`."""
     doc_threshold: Optional[float] = None
     """refined: null = refiner.doc_threshold; not below what the refiner programs."""
-    checks: Optional[Checks] = None
-    """refined: null = refiner.checks."""
+    checks: ArmChecks = field(default_factory=ArmChecks)
     like: str = "prox_dc"
     """random: the arm whose document retention is matched."""
 

@@ -229,8 +229,20 @@ def _compose(cfg: DictConfig) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(line for line in lines if not line.startswith(("full_key", "object_type", "reference_type")))
+    """What Hydra and OmegaConf say, with the reason that they keep in the cause."""
+    said = f"{error}\n{error.__cause__ or ''}"
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("full_key", "object_type", "reference_type"))]
+    return "; ".join(dict.fromkeys(told))
+
+
+def _compose_or_refuse() -> None:
+    """Compose. UserError for an override that breaks Hydra itself (a key inside a list, `seeds.a=3`)."""
+    try:
+        _compose()
+    except (ValueError, AssertionError) as error:
+        overrides = " ".join(sys.argv[1:])
+        raise UserError(f"{overrides}: cannot be composed ({_one_line(error)}); check the keys") from error
 
 
 def main() -> int:
@@ -240,7 +252,7 @@ def main() -> int:
     ConfigStore.instance().store(name="base_config", node=Config)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand exceptions on to here
     try:
-        _compose()
+        _compose_or_refuse()
         studies = []
         for config in _composed:  # all points of a multirun are checked before the first is queued
             if isinstance(config, UserError):

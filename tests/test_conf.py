@@ -1,5 +1,6 @@
 """Every shipped YAML composes, and the shapes it names are the paper's."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from prox_hpc import config, programs
 from prox_hpc.config import Config
 from prox_hpc.launch import conf_dir, typed
-from prox_hpc.study.plan import plan_study
+from prox_hpc.study.plan import PROFILES, plan_study
 from prox_hpc.train.shapes import count_parameters
 from tests.conftest import Command
 
@@ -98,3 +100,18 @@ def test_help_names_every_group_and_option(launch: Command) -> None:
         (line,) = [line for line in done.stdout.splitlines() if line.startswith(f"  {group}: ")]
         assert option in line.split(": ")[1].split(", ")
     assert "prox_hpc.status" in done.stdout
+
+
+def test_settings_of_the_program_language_are_the_language_s() -> None:
+    assert asdict(config.Caps()) == asdict(programs.Caps())
+    assert asdict(config.Checks()) == asdict(programs.DocumentChecks())
+    assert PROFILES == programs.PROFILES
+
+
+def test_checks_and_thresholds_of_an_arm() -> None:
+    own = composed("arm.prox_dc.checks.min_words=3", "arm.prox_dc.doc_threshold=0.5", "refiner.checks.max_removed=0.8")
+    plan = plan_study(own, lambda corpus: FILES, lambda described: 1)
+    (arm,) = (step.config["arm"] for step in plan if step.name == "prox_dc" and step.kind == "execute")
+    assert arm["checks"] == {"max_removed": 0.8, "min_words": 3}
+    assert arm["doc_threshold"] == 0.5
+    assert arm["caps"] == asdict(programs.Caps())

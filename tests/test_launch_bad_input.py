@@ -47,6 +47,12 @@ def refused(launch: Command, tmp_path: Path, *overrides: str, **environment: str
         ("seeds=[3,3]", "seeds"),
         ("trainee.training.batch_tokens=4097", "trainee.training.batch_tokens"),
         ("refiner.training.warmup_steps=9999", "refiner.training.warmup_steps"),
+        ("seeds.a=3", "seeds.a=3"),
+        ("refiner.checks.min_words=few", "'few' of type 'str' could not be converted to Integer"),
+        ("refiner.caps.operations=0", "refiner.caps.operations=0: must be positive"),
+        ("arm.prox_dc.checks.max_removed=0", "max_removed must be above 0"),
+        ("arm.prox_dc.profile=v2", "arm.prox_dc.profile=v2: unknown; one of v1, deletion_only, prox_v1"),
+        ("arm.prox_dc.doc_threshold=-2", "set refiner.chunk_margin=2 or more"),
     ],
 )
 def test_wrong_configuration(launch: Command, tmp_path: Path, override: str, told: str) -> None:

@@ -9,10 +9,10 @@ common; how it runs (device, server command, ranks) goes into `runtime`.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from prox_hpc.config import Arm, Config, Corpus
+from prox_hpc.config import Arm, Checks, Config, Corpus, Refiner
 from prox_hpc.errors import UserError
 from prox_hpc.task import Step
 
@@ -179,8 +179,8 @@ def _check_refined(config: Config, name: str, arm: Arm) -> None:
     for key, value in asdict(refiner.caps).items():
         if value < (0 if key.startswith("growth") else 1):
             raise UserError(f"refiner.caps.{key}={value}: must be positive")
-    for key, checks in ((f"arm.{name}.checks", arm.checks), ("refiner.checks", refiner.checks)):
-        if checks is not None and (checks.max_removed <= 0 or checks.min_words < 0):
+    for key, checks in (("refiner.checks", refiner.checks), (f"arm.{name}.checks", _checks(arm, refiner))):
+        if checks.max_removed <= 0 or checks.min_words < 0:
             raise UserError(f"{key}={asdict(checks)}: max_removed must be above 0 and min_words not below 0")
 
 
@@ -287,13 +287,19 @@ def _arm_corpus(build: _Builder, name: str, arm: Arm, corpus: Source, tasks: int
         if arm.kind == "refined":
             settings |= {"doc": arm.doc, "chunk": arm.chunk, "profile": arm.profile}
             settings["doc_threshold"] = _first(arm.doc_threshold, config.refiner.doc_threshold)
-            settings |= {"checks": asdict(arm.checks or config.refiner.checks), "caps": asdict(config.refiner.caps)}
+            settings |= {"checks": asdict(_checks(arm, config.refiner)), "caps": asdict(config.refiner.caps)}
             inputs |= {"programs": build.roles["refine"]}
         if arm.kind == "random":
             settings["seed"] = config.corpus.seed
             inputs |= {"like": build.roles[f"arm/{arm.like}"]}
         step = Step("execute", name, {**meaning, "arm": settings}, inputs, tasks=tasks)
     return Source(corpus.blocks, address=build.add(step, f"arm/{name}").address)
+
+
+def _checks(arm: Arm, refiner: Refiner) -> Checks:
+    """The arm's own checks, and the refiner's where it says nothing."""
+    own = {key: value for key, value in asdict(arm.checks).items() if value is not None}
+    return replace(refiner.checks, **own)
 
 
 def _first(value: float | None, otherwise: float) -> float:
