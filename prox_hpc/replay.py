@@ -87,6 +87,8 @@ def _execution(given: argparse.Namespace, recorded: "Recorded") -> "Execution":
     own = recorded.execution
     checks = {key: getattr(given, key) for key in ("min_words", "max_removed") if getattr(given, key) is not None}
     caps = dict(_cap(text, asdict(own.caps)) for text in given.cap)
+    if given.doc_threshold is not None and not own.doc:
+        raise UserError("--doc-threshold: the refine step ran without its doc stage, so there are no scores")
     threshold = own.threshold if given.doc_threshold is None else given.doc_threshold
     execution = replace(
         own,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from prox_hpc.cluster.worker import manifest
 from prox_hpc.config import Refiner, Serve
 from prox_hpc.corpus.read import Document, open_source
 from prox_hpc.corpus.write import block_path, publish_counts, write_block
@@ -126,4 +127,4 @@ def _refine(task: Task, blocks: tuple[list[tuple[Document, Written]], ...], publ
         refine._publish_programs(programs_path(task.out, block.index), rows, note)
         refine._finish(task, settings, source, block)
     if published:
-        publish_json(task.out / "artifact.json", {"summary": refine.seal(task), "address": task.step.address})
+        publish_json(task.out / "artifact.json", manifest(task.step, task.out, refine.seal(task)))

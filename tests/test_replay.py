@@ -147,6 +147,16 @@ def test_what_is_no_run(tmp_path: Path, make_run: MakeRun, capsys: pytest.Captur
     assert "was refined by an older version of prox_hpc" in capsys.readouterr().err
 
 
+def test_without_a_doc_stage_there_are_no_scores(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    document, written = page(2)
+    written.doc_score = None
+    run = make_run([(document, written)], doc_stage=False, program_all=True)
+    for option in (["--doc-threshold", "0.5"], ["--keep-share", "0.5"]):
+        assert replay.main([str(run), *option]) == 2
+        assert f"{option[0]}: the refine step ran without its doc stage" in capsys.readouterr().err
+    assert set(texts(replayed(run, capsys=capsys))) == {"d2"}
+
+
 def test_a_dry_run_writes_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert replay.main([str(run), "--dry-run", "--doc-threshold", "0.3"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -1,0 +1,115 @@
+"""`python -m prox_hpc.verify`: a finished corpus is found whole, and each sort of damage is named with its file."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from prox_hpc import verify
+from prox_hpc.cluster.worker import run_task
+from prox_hpc.corpus.read import Document
+from prox_hpc.programs import ChunkProgram
+from prox_hpc.refine.records import Written
+from prox_hpc.study.store import load_run, write_step
+from prox_hpc.task import Step
+
+MakeRun = Callable[..., Path]
+BODY = "The museum opened its doors in the old town and has been visited by many people since."
+
+
+@pytest.fixture
+def run(make_run: MakeRun) -> Path:
+    """Two blocks; a refine step and an arm made from its programs."""
+
+    def page(number: int) -> tuple[Document, Written]:
+        chunks = [ChunkProgram(0, 2, "remove_lines(0, 0)" if number % 2 else "keep_chunk()")]
+        return Document(f"d{number}", f"Menu {number}\n{BODY}", {}), Written(1.0 - number, chunks=chunks)
+
+    pages = [page(number) for number in range(8)]
+    folder = make_run(pages[:4], pages[4:], refiner={"doc_threshold": -5.0})
+    config, (corpus, refine) = load_run(folder)
+    inputs = {"corpus": corpus.address, "programs": refine.address}
+    arm = Step("execute", "prox_dc", {"arm": {"kind": "refined", "doc_threshold": -5.0}}, inputs)
+    run_task(str(write_step(Path(config["store"]), arm)), 0)
+    study = json.loads((folder / "study.json").read_text())
+    study["steps"][arm.address] = arm.to_json()
+    (folder / "study.json").write_text(json.dumps(study))
+    return folder
+
+
+def artifact(run: Path, kind: str) -> Path:
+    (found,) = (run.parents[1] / "store" / "artifacts" / kind).iterdir()
+    return found
+
+
+def verified(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    status = verify.main([str(run)])
+    return status, capsys.readouterr().out
+
+
+def test_a_whole_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, told = verified(run, capsys)
+    assert (status, told.count("all is well")) == (0, 2), told
+    assert verify.main([str(run), "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["artifacts"].values()) == [[], []]
+
+
+def edit(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def rewrite(path: Path, column: str, row: int, value: object) -> None:
+    """Change one value of a Parquet file."""
+    table = pq.read_table(path)
+    values = table[column].to_pylist()
+    values[row] = value
+    index = table.schema.get_field_index(column)
+    pq.write_table(
+        table.set_column(index, table.schema.field(index), pa.array(values, table.schema.types[index])), path
+    )
+
+
+DAMAGES: list[tuple[str, str, Callable[[Path], object], str]] = [
+    ("refine", "blocks/00000.refined.parquet", Path.unlink, "00000.refined.parquet: is missing"),
+    ("refine", "blocks/00001.refined.parquet", lambda path: path.write_bytes(path.read_bytes()[:-9]), "cannot be read"),
+    ("refine", "blocks/00000.json", lambda path: edit(path, kept=1), "00000.json: says kept 1, its files give 4"),
+    ("refine", "blocks/00000.json", lambda path: path.write_text("{"), "block 0: cannot be read"),
+    (
+        "refine",
+        "blocks/00000.programs.parquet",
+        lambda path: rewrite(path, "text_hash_in", 2, "0" * 32),
+        "row 2 is of 'd2' or another text, the corpus has 'd2'",
+    ),
+    (
+        "refine",
+        "blocks/00000.programs.parquet",
+        lambda path: rewrite(path, "text_hash_out", 2, "0" * 32),
+        "its documents are not those that the programs file says came out",
+    ),
+    ("refine", "blocks/00000.refined.parquet", lambda path: rewrite(path, "text", 0, "x"), "says digest_out"),
+    ("refine", "artifact.json", lambda path: edit(path, summary={}), "its summary is not the sum of its blocks"),
+    ("refine", "blocks/00007.parquet", lambda path: path.write_text(""), "was not there when the artifact was"),
+    ("execute", "blocks/00001.parquet", lambda path: rewrite(path, "id", 0, "d0"), "00001.json: says digest_out"),
+    ("execute", "blocks/00001.json", lambda path: edit(path, documents_in=9), "says documents_in 9, its files give 4"),
+    ("generate", "blocks/00000.parquet", lambda path: rewrite(path, "text", 1, BODY), "row 1 is of 'd1' or another"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "damage", "told"), DAMAGES, ids=[f"{d[0]} {d[1]} {d[3]}" for d in DAMAGES])
+def test_damage_is_named(
+    run: Path, kind: str, name: str, damage: Callable[[Path], object], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(artifact(run, kind) / name)
+    status, said = verified(run, capsys)
+    assert status == 1
+    assert told in said
+
+
+def test_what_is_no_run(tmp_path: Path, make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(tmp_path)]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+    assert verify.main([str(make_run([], published=False))]) == 0
+    assert "no refined corpus is finished yet" in capsys.readouterr().out
