@@ -19,7 +19,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import atheris
+try:
+    import atheris
+except ImportError:
+    sys.exit("error: atheris is not installed, and is not among this project's dependencies: pip install atheris")
 
 # Coverage of the language itself is wanted, not of the checks.
 with atheris.instrument_imports(include=["prox_hpc.programs"]):
