@@ -1,7 +1,5 @@
 """Execution: what each operation does, what is refused and why, and that text no program named is never touched."""
 
-import time
-
 import pytest
 
 from prox_hpc.programs import Caps, Normalize, Program, RemoveLines, execute, parse
@@ -189,9 +187,8 @@ def test_odd_text_passes_through_byte_for_byte():
     )
 
 
+@pytest.mark.timeout(60)  # quadratic time would be minutes
 def test_a_ten_megabyte_line():
     line = "ab" * 5_000_000
-    start = time.perf_counter()
     result = run("normalize('abb')\nnormalize('ba', 'c')\nremove_lines(0, 0)", [line, "x"])
     assert result.lines == ("x",)
-    assert time.perf_counter() - start < 3

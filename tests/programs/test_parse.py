@@ -4,8 +4,6 @@ One table of texts for what must be read, one for what must not; the reasons are
 count them.
 """
 
-import time
-
 import pytest
 
 from prox_hpc.programs import Caps, DropDoc, KeepChunk, KeepDoc, Normalize, RemoveLines, parse, render
@@ -299,6 +297,7 @@ def test_caps_make_a_program_malformed_with_their_reason():
     assert parse(f"remove_lines(0, {'1' * 5000})", "chunk", caps=Caps(integer_digits=10**6)).status == "ok"
 
 
+@pytest.mark.timeout(60)  # quadratic time would be minutes
 @pytest.mark.parametrize(
     "text",
     [
@@ -315,13 +314,12 @@ def test_caps_make_a_program_malformed_with_their_reason():
 )
 @pytest.mark.parametrize("caps", [Caps(), Caps(program_bytes=10**8, operations=10**8)])
 def test_megabytes_of_anything_end_soon(text, caps):
-    start = time.perf_counter()
     for truncated in (False, True):
         program = parse(text, "chunk", truncated=truncated, caps=caps)
         assert not any(isinstance(operation, RemoveLines) for operation in program.operations)
-    assert time.perf_counter() - start < 2
 
 
+@pytest.mark.timeout(60)  # quadratic time would be minutes
 @pytest.mark.parametrize(
     "make",
     [
@@ -340,10 +338,8 @@ def test_megabytes_of_anything_end_soon(text, caps):
 def test_time_is_linear_in_the_program(make):
     """A quarter of a megabyte of what makes a careless pattern backtrack; quadratic time would be minutes."""
     caps = Caps(program_bytes=10**9, operations=10**9)
-    start = time.perf_counter()
     for truncated in (False, True):
         parse(make(2**18), "chunk", truncated=truncated, caps=caps)
-    assert time.perf_counter() - start < 2
 
 
 @pytest.mark.parametrize(

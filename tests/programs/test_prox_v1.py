@@ -4,8 +4,6 @@ Some rows were learnt by running the released code; they are kept here as facts 
 as a model to follow. The names of the cases are the table's own words.
 """
 
-import time
-
 import pytest
 
 from prox_hpc.programs import ChunkProgram, execute_prox_v1, refine_document
@@ -186,11 +184,10 @@ def test_exactly_five_percent_left_goes():
     assert execute_prox_v1(text, "remove_lines(start=21, end=399)").verdict == "accepted"
 
 
+@pytest.mark.timeout(60)  # quadratic time would be minutes
 def test_departure_huge_ranges_are_no_bomb():
-    start = time.perf_counter()
     assert left("remove_lines(start=1, end=1000000000000)") == (LINES[0], 1)
     assert left("remove_lines(start=-1000000000000, end=10)") == (LINES[11], 0)
-    assert time.perf_counter() - start < 0.1
 
 
 def test_departure_growth_is_bounded():
