@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prox_hpc.errors import EXIT_USER_ERROR, UserError
 from prox_hpc.study.store import is_published, load_run
-from prox_hpc.task import Step, Task
+from prox_hpc.task import Task
 
 
 def finished(run: Path) -> Iterator[Task]:
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         tasks = list(finished(given.run))
-        found = {_address(task.step): _problems(task, given.json) for task in tasks}
+        found = {task.step.address: _problems(task, given.json) for task in tasks}
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -43,10 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
     elif not tasks:
         print(f"{given.run}: no refined corpus is finished yet")
     return 1 if any(found.values()) else 0
-
-
-def _address(step: Step) -> str:
-    return step.address
 
 
 def _problems(task: Task, quiet: bool) -> list[str]:

@@ -8,7 +8,7 @@ with two; `end_to_end` is text over the command's wall time, Python's start-up t
 processor time of the command and its workers. All rounds must give the same corpus. Prints JSON.
 
 Two corpora: one whose documents are all kept and edited by four calls each, the most work there is, and one of which
-the doc stage keeps 40 % (the paper's stages keep 23 to 50 %), as a replay usually finds it.
+the doc stage keeps 40 % (the paper keeps 23 to 29 % of the tokens), as a replay usually finds it.
 """
 
 from __future__ import annotations

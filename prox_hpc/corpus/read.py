@@ -391,7 +391,7 @@ def _ranges(file: dict[str, Any], limit: int | None, size: int) -> Iterator[tupl
 def _artifact_documents(block: Block) -> Iterator[Document]:
     unknown = repeat(None)
     for batch in _batches(block, ("id", "text", "metadata", "drop", "program")):
-        # by column: rows as dicts take three times as long
+        # by column: less work for each document than rows as dicts
         columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
         gold = columns.get("drop", unknown), columns.get("program", unknown)
         yield from map(Document, columns["id"], columns["text"], map(json.loads, columns["metadata"]), *gold)

@@ -2,7 +2,7 @@
 
 The text comes from a model that may have read a hostile page. One pass of fixed, unambiguous patterns reads it, left
 to right and without recursion, so time is linear whatever it holds; the result is always a `Program`. Text as refiners
-nearly always write it is recognised by one pattern at once, about three times as fast; what that pattern does not cover
+nearly always write it is recognised by one pattern at once, more than twice as fast; what that pattern does not cover
 to the last character is read call by call.
 Where the design is silent, Python's syntax of a call decides (line breaks, comments and a trailing comma inside the
 parentheses are allowed); anything but plain calls with literal arguments makes the whole program malformed.

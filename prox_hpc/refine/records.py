@@ -108,7 +108,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     chunk_columns = [f"chunks.list.element.{name}" for name in _PROGRAM]
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=ROW_GROUP, columns=[*_PLAIN, "doc_score", *chunk_columns]):
-            # by column: rows as dicts take five times as long
+            # by column: less work for each document than rows as dicts
             column = batch.column("chunks")
             ends = column.offsets.to_pylist()
             flat = column.flatten()
