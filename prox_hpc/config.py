@@ -55,6 +55,17 @@ class Cluster:
     environment: dict[str, str] = field(default_factory=dict)
     """Environment variables of every task."""
     requeue: bool = True
+    """slurm: whether Slurm may start an interrupted job again; where sites forbid it, use `successors`."""
+    successors: int = 0
+    """slurm: tasks that take what is left of an array when some of its tasks failed or ran out of time."""
+    grace_s: int = 90
+    """slurm: seconds before its end at which a task is told to finish (sbatch --signal)."""
+    assignment: str = "leased"
+    """`leased`: tasks of a refine step take blocks as they come, also those of dead ones; `static`: every n-th."""
+    lease_s: int = 300
+    """leased: a block whose task gave no sign of life for so long is free again."""
+    peak_tflops: Optional[float] = None
+    """Peak dense TFLOP/s of a device in the served precision (H100, H200 in bf16: 989); null: no share is told."""
     resources: dict[str, Resources] = field(default_factory=dict)
     """Per kind of step, `default` for the others."""
 
@@ -87,6 +98,8 @@ class Corpus:
     """files: one truth value per line (true = main content); gives gold programs."""
     block_documents: int = 5000
     """files: rows of Parquet per block."""
+    allow_failed_blocks: int = 0
+    """files: blocks that may be unreadable before the steps that read them fail."""
 
 
 @dataclass
@@ -147,13 +160,32 @@ class Serve:
     device: str = "cpu"
     dtype: str = "bfloat16"
     arguments: list[str] = field(default_factory=list)
-    """Further arguments of `sglang.launch_server`."""
-    requests_in_flight: int = 32
+    """Further arguments of `sglang.launch_server`; they come last, so they win."""
+    replicas: int = 1
+    """Servers per GPU (per task on a CPU); small models are bound by the host and gain from two to four."""
+    pin_cores: bool = True
+    """Give every server its own share of the task's cores."""
+    requests_in_flight: Optional[int] = None
+    """Sequences a server works on at a time; null: raised while that makes it faster, up to `max_in_flight`."""
+    max_in_flight: int = 256
+    batch_requests: int = 8
+    """Requests sent together in one HTTP call: Python manages about 1,000 calls a second."""
+    chunked_prefill_tokens: Optional[int] = None
+    """Tokens of a prefill batch; null: SGLang's own choice."""
+    radix_cache: bool = False
+    """Keep prefixes for later requests; refiner prompts share only a few tokens, so it is bookkeeping without gain."""
+    quantization: Optional[str] = None
+    """E.g. `fp8`; check the programs' quality first."""
     max_total_tokens: Optional[int] = None
     """KV-cache tokens; must be set on a CPU, where SGLang would otherwise take nearly all memory."""
     mem_fraction: Optional[float] = None
+    """Share of a device's memory for all its servers together (weights and KV cache)."""
     start_timeout_s: int = 600
     request_timeout_s: int = 600
+    stall_timeout_s: int = 180
+    """A server that has work but neither answers nor logs for so long counts as dead."""
+    restarts: int = 5
+    """How often in a row a server is started again without having answered anything in between."""
     port: Optional[int] = None
     """Default: a free one. The server binds 127.0.0.1 only."""
 
@@ -223,6 +255,17 @@ class Refiner:
     """Also program documents whose score is up to this much below the threshold (all if an arm needs no doc stage)."""
     constrained: bool = True
     """Constrain decoding to the program grammar."""
+    doc_retention: Optional[float] = None
+    """Keep this share of the documents: the threshold is set on a pilot sample, in place of `doc_threshold`."""
+    pilot_documents: int = 2000
+    """Documents of the pilot sample."""
+    layout: Optional[str] = None
+    """`fused` (one model for both stages), `shared` (two servers share the device) or `phased` (one after the other);
+    null: fused or shared, as the models are."""
+    quarantine: str = "unrefined"
+    """What becomes of a document that kills the server again and again: `unrefined` (kept as it is) or `dropped`."""
+    max_quarantined: int = 100
+    """Documents a task may put into quarantine before it fails."""
     # how a refiner is made
     shape: Shape = field(default_factory=Shape)
     training: Training = field(default_factory=Training)

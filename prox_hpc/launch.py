@@ -103,7 +103,8 @@ def _point_of_sweep(config: Config) -> None:
 
 def plan(config: Config) -> Plan:
     """The DAG of a study; looks at the files of its corpora. Raises UserError."""
-    from prox_hpc.corpus.read import Source, plan_files
+    from prox_hpc.corpus.files import plan_files
+    from prox_hpc.corpus.read import Source
 
     return plan_study(config, plan_files, lambda description: len(Source.of_files(description).blocks), identify_model)
 

@@ -38,14 +38,20 @@ def publish_file(path: Path, write: Callable[[Path], object]) -> bool:
     draft = temporary(path)
     try:
         write(draft)
-        _sync(draft)
-        os.link(draft, path)
-        _sync(path.parent)
-        return True
-    except FileExistsError:
-        return False
+        return publish_draft(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def publish_draft(draft: Path, path: Path) -> bool:
+    """Give a finished temporary file beside it the name `path`; False when another task was first. The draft stays."""
+    _sync(draft)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    _sync(path.parent)
+    return True
 
 
 def publish_directory(path: Path, fill: Callable[[Path], None]) -> bool:

@@ -11,6 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from prox_hpc.corpus.blocks import failed_blocks
 from prox_hpc.corpus.read import Block, Document, Source, open_source
 from prox_hpc.errors import UserError
 from prox_hpc.refine.records import Execution, programs_path
@@ -74,7 +75,12 @@ def open_recorded(path: Path, refiner: str | None = None) -> Recorded:
         )
     if not (programs / "artifact.json").exists():
         raise UserError(f"{path}: its step {address} is not finished; see `python -m prox_hpc.status {path}`")
-    return Recorded(step, store, programs, open_source(Task(step, 0, store)), Execution.of(step.config))
+    task = Task(step, 0, store)
+    pilot = task.input("pilot") if "pilot" in step.inputs else None
+    source = open_source(task)
+    failed = failed_blocks(programs, (block.index for block in source.blocks))
+    source.blocks = [block for block in source.blocks if block.index not in failed]
+    return Recorded(step, store, programs, source, Execution.of(step.config, pilot))
 
 
 def _of_artifact(path: Path) -> tuple[Step, Path, str]:

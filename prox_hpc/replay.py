@@ -74,6 +74,7 @@ def plan(given: argparse.Namespace) -> Replay:
         "doc_threshold": execution.threshold,
         "checks": asdict(execution.checks),
         "caps": asdict(execution.caps),
+        "quarantine": execution.quarantine,
     }
     source = {"source": recorded.step.config["source"]} if "source" in recorded.step.config else {}
     inputs = {role: address for role, address in recorded.step.inputs.items() if role == "corpus"}
@@ -143,6 +144,7 @@ def threshold_of_share(recorded: "Recorded", share: float) -> float:
     import numpy as np
     import pyarrow.parquet as pq
 
+    from prox_hpc.refine.pilot import threshold_at
     from prox_hpc.refine.records import programs_path
 
     if not 0 < share <= 1:
@@ -151,8 +153,7 @@ def threshold_of_share(recorded: "Recorded", share: float) -> float:
         raise UserError("--keep-share: the refine step ran without its doc stage, so there are no scores")
     paths = [programs_path(recorded.programs, block.index) for block in recorded.source.blocks]
     columns = [pq.read_table(path, columns=["doc_score"])["doc_score"].drop_null().to_numpy() for path in paths]
-    scores = np.sort(np.concatenate(columns))
-    return float(scores[-max(1, round(share * len(scores)))])
+    return threshold_at(np.concatenate(columns), share)
 
 
 def execute(replay: Replay, console: Console) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from prox_hpc.publish import replace_json
+from prox_hpc.stop import Stop
 
 # Bump a kind's revision by hand when its code changes what it produces: artifacts made by the older code are then
 # not taken for its products.
@@ -26,8 +27,9 @@ REVISION = {
     "tokenizer": 1,
     "labels": 1,
     "adapt": 1,
-    "refine": 2,
-    "execute": 2,
+    "pilot": 1,
+    "refine": 3,
+    "execute": 3,
     "filter": 1,
     "score": 1,
     "tokenize": 1,
@@ -61,7 +63,7 @@ class Step:
         meaning = {
             "kind": self.kind,
             "revision": REVISION[self.kind],
-            "config": self.config,
+            "config": _meaning(self.config),
             "inputs": {role: address.rsplit("-", 1)[1] for role, address in self.inputs.items()},
         }
         text = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
@@ -71,12 +73,24 @@ class Step:
     def address(self) -> str:
         return f"{self.kind}/{self.name}-{self.fingerprint}"
 
+    @property
+    def leased(self) -> bool:
+        """Whether its tasks take blocks as they come, so that any number of further tasks may help."""
+        return self.runtime.get("assignment") == "leased"
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "Step":
         return Step(**value)
+
+
+def _meaning(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration decides the products. How many blocks may fail only decides whether they are accepted."""
+    if "source" not in config:
+        return config
+    return {**config, "source": {k: v for k, v in config["source"].items() if k != "allow_failed_blocks"}}
 
 
 @dataclass
@@ -88,6 +102,8 @@ class Task:
     store: Path
     rank: int = 0
     world_size: int = 1
+    stop: Stop = field(default_factory=Stop)
+    """Whether to end early; polled by steps whose module says `GRACEFUL = True`."""
     _status: dict[str, Any] = field(default_factory=dict)
     _written: float = 0.0
 

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from prox_hpc.cluster.worker import manifest
-from prox_hpc.config import Refiner, Serve
 from prox_hpc.corpus.read import Document, open_source
 from prox_hpc.corpus.write import block_path, publish_counts, write_block
 from prox_hpc.publish import publish_json, replace_json
 from prox_hpc.refine import task as refine
-from prox_hpc.refine.records import Execution, Written, programs_path, row
+from prox_hpc.refine.blocks import Ready
+from prox_hpc.refine.blocks import write_block as refine_block
+from prox_hpc.refine.records import Execution, Written
 from prox_hpc.task import Step, Task
 
 MakeRun = Callable[..., Path]
@@ -119,12 +120,9 @@ def _maker(folder: Path) -> MakeRun:
 def _refine(task: Task, blocks: tuple[list[tuple[Document, Written]], ...], published: bool) -> None:
     """What a refine task does once it has its programs."""
     execution = Execution.of(task.config)
-    settings = refine.Settings(Refiner("tiny"), Serve(), True, True, False, execution)
     note = {"failed": {}, "seconds": 1.0, "server_version": "none", "parameters": {}}
     source = open_source(task)
     for block, made in zip(source.blocks, blocks, strict=True):
-        rows = [row(document, written, execution) for document, written in made]
-        refine._publish_programs(programs_path(task.out, block.index), rows, note)
-        refine._finish(task, settings, source, block)
+        refine_block(task.out, block, (Ready(*one) for one in made), execution, lambda: note)
     if published:
         publish_json(task.out / "artifact.json", manifest(task.step, task.out, refine.seal(task)))

@@ -53,6 +53,11 @@ def refused(launch: Command, tmp_path: Path, *overrides: str, **environment: str
         ("arm.prox_dc.checks.max_removed=0", "max_removed must be above 0"),
         ("arm.prox_dc.profile=v2", "arm.prox_dc.profile=v2: unknown; one of v1, deletion_only, prox_v1"),
         ("arm.prox_dc.doc_threshold=-2", "set refiner.chunk_margin=2 or more"),
+        ("refiner.doc_retention=30", "refiner.doc_retention=30.0: must be between 0 and 1, e.g. 0.3"),
+        ("refiner.doc_retention=most", "refiner.doc_retention"),
+        ("refiner.serve.replicas=0", "refiner.serve.replicas=0: must be 1 or more"),
+        ("refiner.layout=together", "refiner.layout=together: unknown; one of fused, shared, phased"),
+        ("cluster.assignment=any", "cluster.assignment=any: unknown; one of leased, static"),
     ],
 )
 def test_wrong_configuration(launch: Command, tmp_path: Path, override: str, told: str) -> None:

@@ -76,25 +76,35 @@ DAMAGES: list[tuple[str, str, Callable[[Path], object], str]] = [
     ("refine", "blocks/00000.refined.parquet", Path.unlink, "00000.refined.parquet: is missing"),
     ("refine", "blocks/00001.refined.parquet", lambda path: path.write_bytes(path.read_bytes()[:-9]), "cannot be read"),
     ("refine", "blocks/00000.json", lambda path: edit(path, kept=1), "00000.json: says kept 1, its files give 4"),
-    ("refine", "blocks/00000.json", lambda path: path.write_text("{"), "block 0: cannot be read"),
+    (
+        "refine",
+        "blocks/00000.json",
+        lambda path: path.write_text("{"),
+        "00000.json: is no manifest (Expecting property name",
+    ),
     (
         "refine",
         "blocks/00000.programs.parquet",
         lambda path: rewrite(path, "text_hash_in", 2, "0" * 32),
-        "row 2 is of 'd2' or another text, the corpus has 'd2'",
+        "00000.programs.parquet: document 'd2': the programs file holds 'd2' or another text there",
     ),
     (
         "refine",
         "blocks/00000.programs.parquet",
         lambda path: rewrite(path, "text_hash_out", 2, "0" * 32),
-        "its documents are not those that the programs file says came out",
+        "its programs give other documents than it says came out (1 untouched otherwise)",
     ),
-    ("refine", "blocks/00000.refined.parquet", lambda path: rewrite(path, "text", 0, "x"), "says digest_out"),
+    ("refine", "blocks/00000.refined.parquet", lambda path: rewrite(path, "text", 0, "x"), "4 documents are not the 4"),
     ("refine", "artifact.json", lambda path: edit(path, summary={}), "its summary is not the sum of its blocks"),
     ("refine", "blocks/00007.parquet", lambda path: path.write_text(""), "was not there when the artifact was"),
     ("execute", "blocks/00001.parquet", lambda path: rewrite(path, "id", 0, "d0"), "00001.json: says digest_out"),
     ("execute", "blocks/00001.json", lambda path: edit(path, documents_in=9), "says documents_in 9, its files give 4"),
-    ("generate", "blocks/00000.parquet", lambda path: rewrite(path, "text", 1, BODY), "row 1 is of 'd1' or another"),
+    (
+        "generate",
+        "blocks/00000.parquet",
+        lambda path: rewrite(path, "text", 1, BODY),
+        "document 'd1': the programs file",
+    ),
 ]
 
 

@@ -2,14 +2,16 @@
 
 Every step becomes one job or array, `afterok` on the seals of its inputs and with `kill-on-invalid-dep`, so that what
 depends on a failure is cancelled and not left pending for ever; every array is followed by a one-task seal, `afterany`
-on it, whose exit status says whether the step is complete. The report is `afterany` on everything. A step that another
-study has queued already is claimed in the store and depended upon by its recorded job.
+on it, whose exit status says whether the step is complete. With `cluster.successors` a leased step has a second array,
+`afternotok` on the first, which takes the blocks that tasks without a requeue left. The report is `afterany` on
+everything. A step that another study has queued already is claimed in the store and depended upon by its recorded job.
 """
 
 import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -25,11 +27,14 @@ from prox_hpc.cluster import worker
 from prox_hpc.config import Cluster, Resources
 from prox_hpc.errors import UserError
 from prox_hpc.publish import publish_json, replace_json
+from prox_hpc.stop import WARNING
 from prox_hpc.study.plan import Plan
 from prox_hpc.study.store import is_published, state_dir, task_states, write_step
 from prox_hpc.task import Step
 
 SEAL = Resources(mem_gb=2, time_min=30)
+# How often a task that ran out of time is requeued. One that takes blocks as they come gets further each time.
+TIMEOUTS, LEASED_TIMEOUTS = 3, 100
 SUBMITTING_STALE_S = 60  # a launcher that claimed a step and died before submitting it
 
 
@@ -42,11 +47,21 @@ class Queued:
     note: str  # queued | reused | shared
 
 
+@dataclass(frozen=True)
 class SlurmTask(submitit.helpers.Checkpointable):
     """One task as submitit runs it; pre-empted or out of time, it is requeued and goes on from what is published."""
 
+    requeue: bool
+
     def __call__(self, step_file: str, index: int) -> None:
-        worker.run_task(step_file, index)
+        worker.run_task(step_file, index, _submitits_requeue if self.requeue else None)
+        # It is done. A warning while Python shuts down, when handlers are gone already, would fail the job (seen).
+        signal.signal(WARNING, signal.SIG_IGN)
+
+
+def _submitits_requeue() -> None:
+    """submitit's handler writes its checkpoint, calls `scontrol requeue` and exits; it raises when it may not."""
+    signal.raise_signal(WARNING)
 
 
 def check_slurm(cluster: Cluster) -> None:
@@ -100,21 +115,22 @@ def _submit_step(step: Step, store: Path, cluster: Cluster, queued: dict[str, Qu
     When anything goes wrong, nothing of the step stays queued and the claim is given up.
     """
     step_file = str(write_step(store, step))
-    indices = [i for i, state in enumerate(task_states(store, step)) if state.get("state") != "done"]
+    states = task_states(store, step)
+    indices = [i for i, state in enumerate(states[: step.tasks]) if state.get("state") != "done"]
     indices = indices or list(range(step.tasks))
-    for index in indices:  # the statuses of an earlier attempt are not this one's
+    for index in {*indices, *range(step.tasks, len(states))}:  # statuses of an earlier attempt are not this one's
         (state_dir(store, step) / "tasks" / f"{index:05d}.json").unlink(missing_ok=True)
-    executor = _executor(step, store, cluster, _resources(step, cluster), _dependency(step, queued))
+    ask, wait = _resources(step, cluster), _dependency(step, queued)
     jobs: list[str] = []
     claim = state_dir(store, step) / "claim.json"
     try:
         with submitit.helpers.clean_env():
-            if step.tasks == 1:
-                jobs.append(executor.submit(SlurmTask(), step_file, 0).job_id)
-            else:
-                array = executor.map_array(SlurmTask(), [step_file] * len(indices), indices)
-                jobs.append(array[0].job_id.split("_")[0])
-                seal = _executor(step, store, cluster, SEAL, {"dependency": f"afterany:{jobs[0]}"}, seal=True)
+            jobs.append(_array(_executor(step, store, cluster, ask, wait), cluster, step_file, indices))
+            if extra := _successors(step, cluster):
+                executor = _executor(step, store, cluster, ask, _after_failure(wait, jobs[0]), "successors")
+                jobs.append(_array(executor, cluster, step_file, extra))
+            if step.tasks > 1 or extra:
+                seal = _executor(step, store, cluster, SEAL, {"dependency": f"afterany:{':'.join(jobs)}"}, "seal")
                 jobs.append(seal.submit(worker.run_seal, step_file).job_id)
         replace_json(claim, {"jobs": jobs, "run": str(run_dir), "time": time.time()})
     except BaseException:
@@ -122,6 +138,17 @@ def _submit_step(step: Step, store: Path, cluster: Cluster, queued: dict[str, Qu
         claim.unlink(missing_ok=True)
         raise
     return jobs
+
+
+def _array(executor: submitit.SlurmExecutor, cluster: Cluster, step_file: str, indices: list[int]) -> str:
+    """Submit these tasks of a step; -> the job's id."""
+    array = executor.map_array(SlurmTask(cluster.requeue), [step_file] * len(indices), indices)
+    return array[0].job_id.split("_")[0]
+
+
+def _successors(step: Step, cluster: Cluster) -> list[int]:
+    """Indices of the tasks that run once the array has failed in part; only leased blocks can be taken over."""
+    return list(range(step.tasks, step.tasks + cluster.successors)) if step.leased else []
 
 
 def _dependency(step: Step, queued: dict[str, Queued]) -> dict[str, Any]:
@@ -133,12 +160,18 @@ def _dependency(step: Step, queued: dict[str, Queued]) -> dict[str, Any]:
     return {"dependency": f"{kind}:{':'.join(jobs)}", "kill-on-invalid-dep": "yes"}
 
 
+def _after_failure(wait: dict[str, Any], job: str) -> dict[str, Any]:
+    """For successors: the step's inputs are there (`wait`), and some task of `job` failed; otherwise cancelled."""
+    both = ",".join(filter(None, [wait.get("dependency"), f"afternotok:{job}"]))
+    return {"dependency": both, "kill-on-invalid-dep": "yes"}
+
+
 def _resources(step: Step, cluster: Cluster) -> Resources:
     return cluster.resources.get(step.kind) or cluster.resources.get("default") or Resources()
 
 
-def _parameters(step: Step, cluster: Cluster, ask: Resources, wait: dict[str, Any], seal: bool) -> dict[str, Any]:
-    """submitit's Slurm parameters (sbatch option names) for one job of a step."""
+def _parameters(step: Step, cluster: Cluster, ask: Resources, wait: dict[str, Any], part: str) -> dict[str, Any]:
+    """submitit's Slurm parameters (sbatch option names) for one job of a step; part: "", `successors` or `seal`."""
     setup = [f"export {key}={shlex.quote(value)}" for key, value in cluster.environment.items()]
     setup += [f"module load {module}" for module in cluster.modules] + cluster.setup
     setup += [f"export OMP_NUM_THREADS={ask.cpus}", "umask 077"]
@@ -149,16 +182,17 @@ def _parameters(step: Step, cluster: Cluster, ask: Resources, wait: dict[str, An
         extra["qos"] = cluster.qos
     extra["requeue" if cluster.requeue else "no-requeue"] = True
     parameters: dict[str, Any] = {
-        "job_name": f"{step.kind}:{step.name}" + (":seal" if seal else ""),
+        "job_name": ":".join(filter(None, [step.kind, step.name, part])),
         "time": ask.time_min,
         "nodes": ask.nodes,
-        "ntasks_per_node": 1 if seal else max(1, step.processes // ask.nodes),
+        "ntasks_per_node": 1 if part == "seal" else max(1, step.processes // ask.nodes),
         "cpus_per_task": ask.cpus,
         "mem": f"{int(ask.mem_gb * 1024)}M",
         "array_parallelism": cluster.array_parallelism,
         "setup": setup,
         "additional_parameters": extra,
         "stderr_to_stdout": True,
+        "signal_delay_s": cluster.grace_s,
         "srun_args": ["--kill-on-bad-exit=1"],  # a dead rank must not leave the others waiting for it
     }
     if ask.gpus:
@@ -173,12 +207,13 @@ def _python(cluster: Cluster) -> str:
 
 
 def _executor(
-    step: Step, store: Path, cluster: Cluster, ask: Resources, wait: dict[str, Any], seal: bool = False
+    step: Step, store: Path, cluster: Cluster, ask: Resources, wait: dict[str, Any], part: str = ""
 ) -> submitit.SlurmExecutor:
     folder = state_dir(store, step) / "logs"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    executor = submitit.SlurmExecutor(folder=folder / "%j", python=_python(cluster), max_num_timeout=3)
-    executor.update_parameters(**_parameters(step, cluster, ask, wait, seal))
+    timeouts = LEASED_TIMEOUTS if step.leased else TIMEOUTS
+    executor = submitit.SlurmExecutor(folder=folder / "%j", python=_python(cluster), max_num_timeout=timeouts)
+    executor.update_parameters(**_parameters(step, cluster, ask, wait, part))
     return executor
 
 
@@ -191,13 +226,19 @@ def sbatch_scripts(plan: Plan, store: Path, cluster: Cluster) -> dict[str, str]:
         kind = "afterany" if step.always else "afterok"
         wait = {"dependency": f"{kind}:<{', '.join(others)}>", "kill-on-invalid-dep": "yes"} if others else {}
         ask = _resources(step, cluster)
-        array: dict[str, Any] = {"map_count": step.tasks} if step.tasks > 1 else {}
         folder = state_dir(store, step) / "logs" / "%j"
-        parameters = _parameters(step, cluster, ask, wait, seal=False)
-        scripts[step.address] = _make_sbatch_string(command, folder, **parameters, **array)
-        if step.tasks > 1:
-            parameters = _parameters(step, cluster, SEAL, {"dependency": f"afterany:<{step.address}>"}, seal=True)
-            scripts[f"{step.address} (seal)"] = _make_sbatch_string(command, folder, **parameters)
+        extra = len(_successors(step, cluster))
+        jobs = [("", ask, wait, step.tasks)]
+        if extra:
+            jobs.append(("successors", ask, _after_failure(wait, f"<{step.address}>"), extra))
+        if step.tasks > 1 or extra:
+            both = f"<{step.address}>" + (f":<{step.address} (successors)>" if extra else "")
+            jobs.append(("seal", SEAL, {"dependency": f"afterany:{both}"}, 1))
+        for part, need, after, tasks in jobs:
+            parameters = _parameters(step, cluster, need, after, part)
+            parameters |= {"map_count": tasks} if tasks > 1 else {}
+            name = step.address + (f" ({part})" if part else "")
+            scripts[name] = _make_sbatch_string(command, folder, **parameters)
     return scripts
 
 

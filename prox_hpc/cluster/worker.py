@@ -1,9 +1,11 @@
 """The one function a task runs, whoever started it: a scheduler, the local backend, or a person by hand.
 
     python -m prox_hpc.worker STEP.json INDEX        # one task (and, when the step has one task, its seal)
+                                                     # of a leased step, with an index beyond its tasks: one more helps
     python -m prox_hpc.worker STEP.json seal         # check all tasks' products and publish artifact.json
 
-A task that fails ends with a traceback, a status file that says so, and a non-zero exit status.
+A task that fails ends with a traceback, a status file that says so, and a non-zero exit status. One that was told to
+end early (SIGUSR2, SIGTERM) and could, ends with status 75: what it published counts, what is left is for another run.
 """
 
 import argparse
@@ -14,6 +16,8 @@ import platform
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +25,7 @@ from typing import Any
 
 from prox_hpc.errors import EXIT_USER_ERROR, UserError
 from prox_hpc.publish import publish_json
+from prox_hpc.stop import Interrupted, install
 from prox_hpc.task import Step, Task
 
 MODULES = {
@@ -31,6 +36,7 @@ MODULES = {
     "labels": "prox_hpc.refiner.labels",
     "adapt": "prox_hpc.refiner.adapt",
     "score": "prox_hpc.refiner.score",
+    "pilot": "prox_hpc.refine.pilot",
     "refine": "prox_hpc.refine.task",
     "execute": "prox_hpc.refine.execute",
     "tokenize": "prox_hpc.pretrain.tokenize",
@@ -38,6 +44,8 @@ MODULES = {
     "evaluate": "prox_hpc.evaluate.task",
     "report": "prox_hpc.report.task",
 }
+MAX_TASKS = 100_000  # five digits in the names of status files
+GRACE_S = 90  # sbatch's --signal, where a step says nothing
 RECORDED_VERSIONS = ("torch", "transformers", "tokenizers", "deepspeed", "lm_eval", "datatrove", "pyarrow", "numpy")
 
 
@@ -48,14 +56,18 @@ def load(step_file: Path, index: int) -> Task:
     step = Step.from_json(json.loads(step_file.read_text()))
     if step_file.parent.name != step.address.split("/")[1]:
         raise UserError(f"{step_file}: is not in the folder of its step ({step.address}); it was moved or edited")
-    if not 0 <= index < step.tasks:
+    if not 0 <= index < step.tasks and not (step.leased and index < MAX_TASKS):
         raise UserError(f"{step_file}: has tasks 0 to {step.tasks - 1}, not {index}")
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     return Task(step, index, store=step_file.resolve().parents[3], rank=rank, world_size=world_size)
 
 
-def run_task(step_file: str, index: int) -> None:
-    """Run one task; a step of a single task is sealed here too, by rank 0."""
+def run_task(step_file: str, index: int, requeue: Callable[[], None] | None = None) -> None:
+    """Run one task; a step of a single task is sealed here too, by rank 0 of task 0.
+
+    requeue: puts a task that ended early upon a warning back into the queue and ends the process. SystemExit (75) for
+    a task that ended early otherwise.
+    """
     os.umask(0o077)
     _distributed_environment()
     task = load(Path(step_file), index)
@@ -65,13 +77,30 @@ def run_task(step_file: str, index: int) -> None:
     task.report("running", started=started)
     try:
         module = importlib.import_module(MODULES[task.step.kind])
-        module.run(task)
-        if task.step.tasks == 1 and task.rank == 0:
+        with _graceful(module, task):
+            module.run(task)
+        if task.step.tasks == 1 and task.index == 0 and task.rank == 0:
             _seal(module, task)
+    except Interrupted as why:
+        task.report("interrupted", why=str(why), seconds=time.time() - started)
+        print(f"interrupted by {task.stop.reason}: {why}", file=sys.stderr)
+        if task.stop.warned and requeue:
+            requeue()
+        raise SystemExit(os.EX_TEMPFAIL) from why
     except BaseException as error:
         task.report("failed", error=f"{type(error).__name__}: {error}"[:2000], seconds=time.time() - started)
         raise
     task.report("done", seconds=time.time() - started)
+
+
+@contextmanager
+def _graceful(module: ModuleType, task: Task) -> Iterator[None]:
+    """Signals set `task.stop` for a step that polls it; any other meets the handlers that were there."""
+    if not getattr(module, "GRACEFUL", False):
+        yield
+        return
+    with install(task.step.runtime.get("grace_s", GRACE_S)) as task.stop:
+        yield
 
 
 def run_seal(step_file: str) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from prox_hpc.corpus.blocks import fails_alone, sound_blocks
 from prox_hpc.corpus.read import Block, Document, Source, open_source, task_blocks
 from prox_hpc.corpus.write import block_path, is_done, publish_counts, read_counts, write_block
 from prox_hpc.errors import UserError
@@ -24,7 +25,8 @@ def run(task: Task) -> None:
     for done, block in enumerate(mine):
         task.progress(done, len(mine), "blocks")
         if not is_done(task.out, block.index):
-            filter_block(task, source, block, rules)
+            with fails_alone(task, block):
+                filter_block(task, source, block, rules)
     task.progress(len(mine), len(mine), "blocks")
 
 
@@ -74,6 +76,7 @@ def filter_block(task: Task, source: Source, block: Block, rules: dict[str, Any]
             **written,
             "dropped": dict(dropped),
             "failed": dict(source.failed - failed),
+            "failures": source.failures,
             "repaired": dict(source.repaired - repaired),
         },
     )
@@ -96,8 +99,9 @@ def judge(document: Document, rules: dict[str, Any]) -> tuple[str | None, str]:
 
 
 def seal(task: Task) -> dict[str, Any]:
-    """Totals over all blocks; RuntimeError when one is missing or its documents do not add up."""
-    blocks = read_counts(task.out, [block.index for block in open_source(task).blocks])
+    """Totals over all blocks; RuntimeError when one is missing, its documents do not add up, or too many failed."""
+    sound, failed = sound_blocks(task.out, open_source(task))
+    blocks = read_counts(task.out, [block.index for block in sound])
     totals: dict[str, Counter[str]] = {key: Counter() for key in ("dropped", "failed", "repaired")}
     for counts in blocks:
         if counts["documents_in"] != counts["documents"] + sum(counts["dropped"].values()):
@@ -106,6 +110,7 @@ def seal(task: Task) -> dict[str, Any]:
             total.update(counts[key])
     return {
         "blocks": len(blocks),
+        "failed_blocks": len(failed),
         "documents_in": sum(counts["documents_in"] for counts in blocks),
         "documents_out": sum(counts["documents"] for counts in blocks),
         "characters_in": sum(counts["characters_in"] for counts in blocks),

@@ -2,7 +2,7 @@
 
 Configuration for `kind: world`: documents, items, seed, world_seed (default 0). The texts are the gold texts of good
 pages of test sites, drawn from a stream of their own; the questions are cloze items about the world's facts.
-For `kind: files`: `source` (as `plan_files` describes it), documents (optional: at most so many);
+For `kind: files`: `source` (as `prox_hpc.corpus.files` describes it), documents (optional: at most so many);
 the texts are those documents after their gold programs, or as they are when there is no keep column, and there are no
 questions.
 Product: `text.jsonl` ({"text"}) and, for the world, `cloze.jsonl` ({"query", "choices", "gold"}; a choice continues
@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from prox_hpc.corpus.blocks import documents
 from prox_hpc.corpus.read import Source
 from prox_hpc.corpus.web import make_page
 from prox_hpc.corpus.world import ask, make_world
@@ -76,17 +77,16 @@ def gold_texts(source: Source, as_they_are: bool = False) -> Iterator[str]:
     """
     from prox_hpc.programs import execute, parse
 
-    for block in source.blocks:
-        for document in source.read(block):
-            if as_they_are and document.text.strip():
-                yield document.text
-            if document.gold_program is None:
-                continue
-            lines = document.text.split("\n")
-            # no cap on operations: this program comes from the flags, not from a model
-            text = "\n".join(execute(parse(document.gold_program, "chunk", caps=_uncapped()), lines).lines)
-            if text.strip():
-                yield text
+    for document in documents(source):
+        if as_they_are and document.text.strip():
+            yield document.text
+        if document.gold_program is None:
+            continue
+        lines = document.text.split("\n")
+        # no cap on operations: this program comes from the flags, not from a model
+        text = "\n".join(execute(parse(document.gold_program, "chunk", caps=_uncapped()), lines).lines)
+        if text.strip():
+            yield text
 
 
 def _uncapped() -> Any:

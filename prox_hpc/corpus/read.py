@@ -1,36 +1,36 @@
 """Reading documents: from JSONL and Parquet files anywhere fsspec reaches, and from corpus artifacts.
 
-`plan_files` looks at the files once, while launching, and tells the user what is wrong with them; what it returns is
-plain data that becomes part of the step, so that every task sees the same files cut into the same blocks. `Source`
-reads one block at a time as a stream. A bad record never stops a task: it is counted, with its reason, and the next
-one is read. A file that is not what it was when the study was planned, or breaks off, does.
+`Source` reads one block at a time as a stream. A bad record never stops a task: it is counted, with its row and reason,
+and the next one is read. A file that is gone, is not what it was when the study was planned, or breaks off fails its
+blocks (`UnreadableBlock`, see `prox_hpc.corpus.blocks`), since what could still be read of it would be an accident.
 """
 
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from itertools import islice, repeat
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from prox_hpc.config import Corpus
 from prox_hpc.errors import UserError
 from prox_hpc.task import Task
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 COMPRESSION = {".jsonl": None, ".jsonl.gz": "gzip", ".jsonl.zst": "zstd"}
 SUFFIXES = (*COMPRESSION, ".parquet")
 
-CHECK_BYTES = 64 << 20
-"""Compressed files up to this size are decompressed whole while planning ..."""
-CHECK_TOTAL_BYTES = 256 << 20
-"""... as long as all of them together stay below this (a few seconds); of the others only the first records."""
-CHECK_RECORDS = 100
-"""Records looked at for the columns."""
+EXAMPLES = 20
+"""Failed records of a block that are kept as examples."""
+BUFFER_BYTES = 1 << 20
+"""Read at a time of each column of a local Parquet file, so that a row group of any size can be read ..."""
+REMOTE_BUFFER_BYTES = 8 << 20
+"""... and of a remote one, where every read is a request."""
 
 ROW_GROUP = 1000
 """Documents per Parquet row group of an artifact, and read or written at a time: some megabytes of ordinary pages."""
@@ -79,6 +79,24 @@ class Block:
     stop: int | None = None
 
 
+class UnreadableBlock(UserError):
+    """A file that cannot be read to its end, so that its block fails.
+
+    row: the first one that could not be read. reason: why, without the path.
+    """
+
+    def __init__(self, path: str, reason: str, row: int = 0):
+        super().__init__(path, reason, row)  # all of them: exceptions travel between processes by their arguments
+        self.path, self.reason, self.row = path, reason, row
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}; restore the file, or replace it and launch again"
+
+
+class BadRecord(Exception):
+    """A record that gives no document; the message is the reason under which it is counted."""
+
+
 class _Columns(NamedTuple):
     text: str
     id: str
@@ -91,25 +109,46 @@ class Source:
     failed: records that gave no document, by reason (documents read + failed = records of the files).
     repaired: documents that were passed on although something was amiss, by reason.
     Both count over all blocks read through this object.
+    failures: of the block read last, the first failed records: {"path", "row", "reason"}; a row of JSONL is the number
+    of its line, from 0.
+    allowed: blocks that may be unreadable before a step that reads them fails.
     """
 
-    def __init__(self, blocks: list[Block], columns: _Columns | None = None, sizes: dict[str, int] | None = None):
-        """columns: of the user's files; None means blocks of a corpus artifact. sizes: expected bytes by path."""
+    def __init__(
+        self,
+        blocks: list[Block],
+        columns: _Columns | None = None,
+        sizes: dict[str, int] | None = None,
+        folder: str = "",
+        allowed: int = 0,
+    ):
+        """columns: of the user's files; None means blocks of a corpus artifact. sizes: expected bytes by path.
+
+        folder: what ids leave out of the paths.
+        """
         self.blocks = blocks
         self.failed: Counter[str] = Counter()
         self.repaired: Counter[str] = Counter()
+        self.failures: list[dict[str, Any]] = []
+        self.allowed = allowed
         self._columns = columns
         self._sizes = sizes or {}
+        self._folder = folder
 
     @staticmethod
     def of_files(description: dict[str, Any]) -> "Source":
-        """Of the description that `plan_files` made."""
+        """Of the description that `prox_hpc.corpus.files.plan_files` made; UserError when an older version did."""
+        if "folder" not in description:
+            raise UserError(f"corpus {description['name']}: was planned by an older version; launch the study again")
         blocks: list[Block] = []
         for file in description["files"]:
-            for start, stop in _ranges(file, description["limit"], description["block_documents"]):
+            start = 0
+            for stop in file["stops"]:
                 blocks.append(Block(len(blocks), file["path"], start, stop))
+                start = stop
         columns = _Columns(description["text_column"], description["id_column"], description["keep_column"])
-        return Source(blocks, columns, {file["path"]: file["size"] for file in description["files"]})
+        sizes = {file["path"]: file["size"] for file in description["files"]}
+        return Source(blocks, columns, sizes, description["folder"], description["allow_failed_blocks"])
 
     @staticmethod
     def of_artifact(artifact: Path) -> "Source":
@@ -117,132 +156,163 @@ class Source:
         paths = sorted((artifact / "blocks").glob("[0-9]*.parquet"))
         return Source([Block(int(path.stem), str(path)) for path in paths if path.stem.isdigit()])
 
+    def apart(self) -> "Source":
+        """The same documents with counts of their own, for a block that is read while others are."""
+        return Source(self.blocks, self._columns, self._sizes, self._folder, self.allowed)
+
     def read(self, block: Block) -> Iterator[Document]:
-        """The documents of a block, in order, streamed; UserError when the file changed or breaks off."""
-        if self._columns is None:
-            yield from _artifact_documents(block)
-            return
+        """The documents of a block, in order, streamed; UnreadableBlock when the file changed or breaks off."""
         import pyarrow as pa
 
-        self._check_unchanged(block.path)
-        records = self._parquet_records(block) if block.path.endswith(".parquet") else self._json_records(block)
+        self.failures = []
+        read, row = 0, block.start - 1
         try:
+            if self._columns is None:
+                for document in _artifact_documents(block):
+                    read += 1
+                    yield document
+                return
+            self._check_unchanged(block.path)
+            records = self._parquet_records(block) if block.path.endswith(".parquet") else self._json_records(block)
             for row, record in records:
-                if (document := self._document(block.path, row, record)) is not None:
+                read += 1
+                try:
+                    document = self._document(block.path, row, record)
+                except BadRecord as bad:
+                    self._lose(block.path, row, bad)
+                else:
                     yield document
         except (OSError, EOFError, pa.ArrowException) as error:
-            reason = _one_line(error)
-            raise UserError(f"{block.path}: cannot be read to its end ({reason}); replace the file") from error
+            raise _broken(block, read, max(row + 1, read), error) from error
 
     def read_stored(self, block: Block) -> Iterator[Stored]:
         """As `read`, but without decoding what is only passed on."""
-        return _artifact_stored(block) if self._columns is None else map(Stored.of, self.read(block))
+        return self._read_stored(block) if self._columns is None else map(Stored.of, self.read(block))
+
+    def _read_stored(self, block: Block) -> Iterator[Stored]:
+        import pyarrow as pa
+
+        read = 0
+        try:
+            for document in _artifact_stored(block):
+                read += 1
+                yield document
+        except (OSError, pa.ArrowException) as error:
+            raise _broken(block, read, read, error) from error
+
+    def _lose(self, path: str, row: int, bad: BadRecord) -> None:
+        reason = str(bad)
+        self.failed[reason] += 1
+        if len(self.failures) < EXAMPLES:
+            self.failures.append({"path": path, "row": row, "reason": reason})
 
     def _check_unchanged(self, path: str) -> None:
-        """UserError when the file has not the size it was planned with."""
-        fs, inner = _file_system(path)
+        """UnreadableBlock when the file has not the size it was planned with."""
+        fs, inner = file_system(path)
         try:
             size = fs.size(inner)
         except FileNotFoundError:
-            raise UserError(f"{path}: the file is gone; launch the study again with files that stay") from None
-        if size != self._sizes.get(path, size):
-            raise UserError(f"{path}: the file changed since the study was launched; launch it again")
+            raise UnreadableBlock(path, "the file is gone") from None
+        expected = self._sizes.get(path, size)
+        if size != expected:
+            raise UnreadableBlock(
+                path, f"the file changed since the study was launched ({size} bytes, it had {expected})"
+            )
 
     def _json_records(self, block: Block) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Row number (of lines that are not blank) and record of each JSON line."""
-        with _open_lines(block.path) as lines:
-            filled = (line for line in lines if not line.isspace())
-            for row, line in islice(enumerate(filled), block.start, block.stop):
-                record = self._parse(line)
-                if record is not None:
+        """Line number and record of each JSON line; what is no record is counted."""
+        objects = lines_read = 0
+        with open_lines(block.path) as lines:
+            filled = ((row, line) for row, line in enumerate(lines) if not line.isspace())
+            for row, line in islice(filled, block.start, block.stop):
+                lines_read += 1
+                try:
+                    record = self._parse(line)
+                except BadRecord as bad:
+                    self._lose(block.path, row, bad)
+                else:
+                    objects += 1
                     yield row, record
+        if lines_read and not objects and block.stop is None:  # not a broken record but another kind of file
+            raise UnreadableBlock(block.path, f"none of its {lines_read} lines is a JSON object")
 
-    def _parse(self, line: bytes) -> dict[str, Any] | None:
-        """The record of a JSON line; None, and counted, when it is none."""
-        import orjson
-
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            # orjson wants strict UTF-8 and JSON; the standard library also reads escaped lone surrogates and NaN
-            text = line.decode("utf-8", "replace")
-            try:
-                record = json.loads(text)
-            except (ValueError, RecursionError):
-                self.failed["invalid JSON"] += 1
-                return None
-            if "\ufffd" in text and b"\xef\xbf\xbd" not in line:
-                self.repaired["invalid UTF-8"] += 1
-        if not isinstance(record, dict):
-            self.failed["record is not an object"] += 1
-            return None
+    def _parse(self, line: bytes) -> dict[str, Any]:
+        record, repaired = parse_line(line)
+        if repaired:
+            self.repaired["invalid UTF-8"] += 1
         return record
 
     def _parquet_records(self, block: Block) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Row number and record of each row of the block."""
-        import pyarrow.parquet as pq
-
-        fs, path = _file_system(block.path)
-        with fs.open(path, "rb") as stream:
-            file = pq.ParquetFile(stream)
+        """Row number and record of each row of the block; of its row groups only, a batch at a time."""
+        with open_parquet(block.path) as file:
             stop = file.metadata.num_rows if block.stop is None else block.stop
             first = 0
             for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                if first < stop and first + rows > block.start:
+                about = file.metadata.row_group(group)
+                if first < stop and first + about.num_rows > block.start:
                     row = first
-                    for batch in file.iter_batches(batch_size=256, row_groups=[group]):
+                    for batch in file.iter_batches(batch_size=_batch_rows(about), row_groups=[group]):
                         low, high = max(block.start - row, 0), min(stop - row, batch.num_rows)
                         if low < high:
                             columns = [self._values(column.slice(low, high - low)) for column in batch.columns]
                             for i, values in enumerate(zip(*columns, strict=True)):
                                 yield row + low + i, dict(zip(batch.schema.names, values, strict=True))
                         row += batch.num_rows
-                first += rows
+                        if row >= stop:
+                            break
+                first += about.num_rows
 
     def _values(self, column: Any) -> list[Any]:
-        """A column as Python values; strings with invalid UTF-8, which Parquet does not forbid, are repaired."""
+        """A column as Python values; where Parquet holds more than Python does, the value is repaired."""
         import pyarrow as pa
 
         try:
-            return column.to_pylist()
-        except UnicodeDecodeError:
-            lists = not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type)
-            values = column.cast(pa.large_list(pa.large_binary()) if lists else pa.large_binary()).to_pylist()
-            return [self._decode(value) for value in values]
+            values: list[Any] = column.to_pylist()
+            return values
+        except (ValueError, OverflowError, pa.ArrowException):
+            return [self._value(scalar) for scalar in column]
 
-    def _decode(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return [self._decode(item) for item in value]
-        if value is None:
-            return None
-        text = value.decode("utf-8", "replace")
-        if "\ufffd" in text and b"\xef\xbf\xbd" not in value:
+    def _value(self, scalar: Any) -> Any:
+        """Strings with invalid UTF-8, which Parquet does not forbid, are decoded; dates beyond Python's become text."""
+        import pyarrow as pa
+
+        try:
+            return scalar.as_py()
+        except (ValueError, OverflowError, pa.ArrowException):
+            if isinstance(scalar, pa.StructScalar):
+                return {name: self._value(scalar[name]) for name in scalar}
+            if isinstance(scalar, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar):
+                return self._values(scalar.values)
+            if isinstance(scalar, pa.BinaryScalar):
+                return self._decode(scalar.as_buffer().to_pybytes())
+            self.repaired["value beyond Python's range"] += 1
+            return scalar.cast(pa.string()).as_py()
+
+    def _decode(self, utf8: bytes) -> str:
+        text = utf8.decode("utf-8", "replace")
+        if "\ufffd" in text and b"\xef\xbf\xbd" not in utf8:
             self.repaired["invalid UTF-8"] += 1
         return text
 
-    def _document(self, path: str, row: int, record: dict[str, Any]) -> Document | None:
-        """The document of a record; None, and counted, when it has no text."""
+    def _document(self, path: str, row: int, record: dict[str, Any]) -> Document:
+        """The document of a record; BadRecord when it has no text."""
         assert self._columns is not None
         text = self._text(record.pop(self._columns.text, None))
-        if text is None:
-            return None
         identity = record.pop(self._columns.id, None)
         program = None
         if self._columns.keep is not None:
             program = self._program(text, record.pop(self._columns.keep, None))
-        name = f"{PurePosixPath(path).name}:{row}" if identity is None else _encodable(str(identity))
+        name = f"{path.removeprefix(self._folder)}:{row}" if identity is None else _encodable(str(identity))
         return Document(name, text, record, None, program)
 
-    def _text(self, value: Any) -> str | None:
-        """Text of a string or of a list of lines; None, and counted, when it is neither."""
+    def _text(self, value: Any) -> str:
+        """Text of a string or of a list of lines; BadRecord when it is neither."""
         if isinstance(value, bytes):
             value = self._decode(value)
         if isinstance(value, list) and all(isinstance(line, str) for line in value):
             value = "\n".join(value)
         if not isinstance(value, str):
-            self.failed["text is null or missing" if value is None else "text is not a string"] += 1
-            return None
+            raise BadRecord("text is null or missing" if value is None else "text is not a string")
         text = _encodable(value)
         if text is not value:
             self.repaired["lone surrogate"] += 1
@@ -270,124 +340,6 @@ def task_blocks(blocks: list[Block], task: Task) -> list[Block]:
     return blocks[task.index :: task.step.tasks]
 
 
-def plan_files(corpus: Corpus) -> dict[str, Any]:
-    """List and check the files of `corpus.path`; returns the description that `Source.of_files` takes.
-
-    Plain JSON data: {files: [{path, size, mtime, rows}], text_column, id_column, keep_column, limit, block_documents,
-    name}; rows is None where they were not counted. UserError for a path with no usable files, for no record at all,
-    for a missing text or keep column, and for a file that cannot be read.
-    """
-    files = [_describe(fs_path) for fs_path in _list_files(corpus)]
-    left = CHECK_TOTAL_BYTES
-    for file in files:
-        whole = file["size"] <= min(CHECK_BYTES, left)
-        try:
-            file["rows"], columns = _look_into(file["path"], whole)
-        except (OSError, EOFError, ValueError) as error:
-            raise UserError(
-                f"corpus.path={file['path']}: the file is corrupt or cut off ({_one_line(error)}); replace or remove it"
-            ) from error
-        left -= file["size"] if whole else 0
-        _check_columns(corpus, file, columns)
-    if all(file["rows"] == 0 for file in files):
-        raise UserError(f"corpus.path={corpus.path}: no documents in {len(files)} file(s); give files with records")
-    return {
-        "name": corpus.name,
-        "files": files,
-        "text_column": corpus.text_column,
-        "id_column": corpus.id_column,
-        "keep_column": corpus.keep_column,
-        "limit": corpus.limit,
-        "block_documents": corpus.block_documents,
-    }
-
-
-def _list_files(corpus: Corpus) -> list[str]:
-    """Paths or URLs of the files that `corpus.path` names, sorted."""
-    value = corpus.path
-    if not value:
-        raise UserError("corpus.path is not set; give a file, a folder, a glob or an fsspec URL")
-    try:
-        fs, path = _file_system(value)
-        if fs.isfile(path):
-            found = [path]
-        elif fs.isdir(path):
-            found = [name for name in fs.find(path) if name.endswith(SUFFIXES)]
-        else:
-            found = [name for name in fs.glob(path) if fs.isfile(name)] if any(c in path for c in "*?[") else []
-            if not found:
-                raise UserError(f"corpus.path={value}: no such file or folder; check the path")
-    except (OSError, ImportError, ValueError) as error:  # unknown protocol, its package missing, no permission
-        raise UserError(f"corpus.path={value}: cannot be listed ({_one_line(error)}); check the path") from error
-    known = ", ".join(SUFFIXES)
-    if not found:
-        raise UserError(f"corpus.path={value}: no file in this folder ends in {known}")
-    for name in found:
-        if not name.endswith(SUFFIXES):
-            raise UserError(f"corpus.path={value}: {PurePosixPath(name).name} has an unknown suffix; known are {known}")
-    local = "file" in fs.protocol
-    return sorted(name if local else fs.unstrip_protocol(name) for name in found)
-
-
-def _describe(path: str) -> dict[str, Any]:
-    fs, inner = _file_system(path)
-    try:
-        mtime = fs.modified(inner).timestamp()
-    except (NotImplementedError, KeyError):  # e.g. HTTP: the size alone tells the file then
-        mtime = None
-    return {"path": path, "size": fs.size(inner), "mtime": mtime, "rows": None}
-
-
-def _look_into(path: str, whole: bool) -> tuple[int | None, set[str]]:
-    """Number of records (None: not counted) and the columns of the first ones; raises when the file is broken."""
-    if path.endswith(".parquet"):
-        return _look_into_parquet(path, whole)
-    columns: set[str] = set()
-    source = Source([])
-    with _open_lines(path) as lines:
-        filled = (line for line in lines if not line.isspace())
-        rows = 0
-        for line in islice(filled, CHECK_RECORDS):
-            rows += 1
-            columns.update(source._parse(line) or {})
-        if rows and not columns:
-            raise ValueError(f"none of its first {rows} lines is a JSON object")
-        if rows < CHECK_RECORDS:
-            return rows, columns
-        return (rows + sum(1 for _ in filled)) if whole else None, columns
-
-
-def _look_into_parquet(path: str, whole: bool) -> tuple[int, set[str]]:
-    import pyarrow.parquet as pq
-
-    fs, inner = _file_system(path)
-    with fs.open(inner, "rb") as stream:
-        file = pq.ParquetFile(stream)
-        for group in range(file.num_row_groups if whole else min(file.num_row_groups, 1)):
-            for _ in file.iter_batches(batch_size=1024, row_groups=[group]):
-                pass  # decoding is the check
-        return file.metadata.num_rows, set(file.schema_arrow.names)
-
-
-def _check_columns(corpus: Corpus, file: dict[str, Any], columns: set[str]) -> None:
-    if file["rows"] == 0:
-        return
-    for key, name in (("text_column", corpus.text_column), ("keep_column", corpus.keep_column)):
-        if name is not None and name not in columns:
-            found = ", ".join(sorted(columns))
-            raise UserError(f"corpus.{key}={name}: not in {file['path']}; its columns are {found}")
-
-
-def _ranges(file: dict[str, Any], limit: int | None, size: int) -> Iterator[tuple[int, int | None]]:
-    """Row ranges of the blocks of a file: JSONL has no index, so it is one block."""
-    if not file["path"].endswith(".parquet"):
-        yield 0, limit
-        return
-    rows = file["rows"] if limit is None else min(limit, file["rows"])
-    for start in range(0, rows, size):
-        yield start, min(start + size, rows)
-
-
 def _artifact_documents(block: Block) -> Iterator[Document]:
     unknown = repeat(None)
     for batch in _batches(block, ("id", "text", "metadata", "drop", "program")):
@@ -401,7 +353,7 @@ def _artifact_stored(block: Block) -> Iterator[Stored]:
     import pyarrow as pa
 
     for batch in _batches(block, ("id", "text", "metadata")):
-        utf8 = batch.column("text").cast(pa.large_binary()).to_pylist()
+        utf8 = batch.column("text").view(pa.large_binary()).to_pylist()
         yield from map(Stored, batch.column("id").to_pylist(), utf8, batch.column("metadata").to_pylist())
 
 
@@ -409,28 +361,83 @@ def _batches(block: Block, columns: tuple[str, ...]) -> Iterator["pa.RecordBatch
     """Those of the columns that the block has, a row group at a time."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(block.path) as file:
+    with pq.ParquetFile(block.path, page_checksum_verification=True) as file:
         names = [name for name in columns if name in file.schema_arrow.names]
         for group in range(file.num_row_groups):  # one by one: a batch over several could hold very long documents
             yield from file.iter_batches(batch_size=ROW_GROUP, row_groups=[group], columns=names)
 
 
-def _file_system(path: str) -> tuple[Any, str]:
+def parse_line(line: bytes) -> tuple[dict[str, Any], bool]:
+    """The record of a JSON line, and whether invalid UTF-8 in it was replaced; BadRecord when it is none."""
+    import orjson
+
+    repaired = False
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        # orjson wants strict UTF-8 and JSON; the standard library also reads escaped lone surrogates and NaN
+        text = line.decode("utf-8", "replace")
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError):
+            raise BadRecord("invalid JSON") from None
+        repaired = "\ufffd" in text and b"\xef\xbf\xbd" not in line
+    if not isinstance(record, dict):
+        raise BadRecord("record is not an object")
+    return record, repaired
+
+
+def file_system(path: str) -> tuple[Any, str]:
     """The fsspec filesystem of a path or URL, and the path in it (absolute if local)."""
     import fsspec
 
     return fsspec.core.url_to_fs(path)
 
 
-def _open_lines(path: str) -> IO[bytes]:
+def is_local(fs: Any) -> bool:
+    return "file" in fs.protocol
+
+
+def compression(path: str) -> str | None:
+    """How a JSONL file is compressed, by its name."""
+    return next(kind for suffix, kind in COMPRESSION.items() if path.endswith(suffix))
+
+
+def open_lines(path: str) -> IO[bytes]:
     """A JSONL file as a binary stream of lines, decompressed; OSError when it is cut off or corrupt."""
     import pyarrow as pa
 
-    fs, inner = _file_system(path)
-    compression = next(kind for suffix, kind in COMPRESSION.items() if path.endswith(suffix))
+    fs, inner = file_system(path)
+    kind = compression(path)
     stream = fs.open(inner, "rb")
     # Arrow's reader and not `zstandard`: it goes on over several frames, and it tells a stream that was cut off
-    return BufferedReader(pa.CompressedInputStream(stream, compression), 1 << 20) if compression else stream
+    return BufferedReader(pa.CompressedInputStream(stream, kind), 1 << 20) if kind else stream
+
+
+@contextmanager
+def open_parquet(path: str) -> Iterator["pq.ParquetFile"]:
+    """A Parquet file whose columns are read some bytes at a time, and checked where the file has checksums."""
+    import pyarrow.parquet as pq
+
+    fs, inner = file_system(path)
+    local = is_local(fs)
+    with ExitStack() as stack:
+        # a local one by its path: Arrow then reads it without Python
+        source = inner if local else stack.enter_context(fs.open(inner, "rb"))
+        buffer = BUFFER_BYTES if local else REMOTE_BUFFER_BYTES
+        yield stack.enter_context(
+            pq.ParquetFile(source, pre_buffer=False, buffer_size=buffer, page_checksum_verification=True)
+        )
+
+
+def _batch_rows(group: "pq.RowGroupMetaData") -> int:
+    """Rows decoded at a time: fewer where they are long."""
+    return max(1, min(256, ROW_GROUP_BYTES * group.num_rows // max(1, group.total_byte_size)))
+
+
+def _broken(block: Block, read: int, row: int, error: BaseException) -> UnreadableBlock:
+    reason = f"cannot be read to its end, only {read} records of this block can ({one_line(error)})"
+    return UnreadableBlock(block.path, reason, row)
 
 
 def _encodable(text: str) -> str:
@@ -442,5 +449,5 @@ def _encodable(text: str) -> str:
     return text
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prox_hpc.corpus.blocks import fails_alone, sound_blocks
 from prox_hpc.corpus.read import Block, Document, Source, open_source, task_blocks
 from prox_hpc.errors import UserError
 from prox_hpc.publish import publish_file, publish_json
@@ -32,15 +33,16 @@ def run(task: Task) -> None:
     blocks = task_blocks(source.blocks, task)
     for done, block in enumerate(blocks):
         if not (task.out / "blocks" / f"{block.index:05d}.json").exists():
-            _tokenize_block(task, source, block, tokenizer)
+            with fails_alone(task, block):
+                _tokenize_block(task, source, block, tokenizer)
         task.progress(done + 1, len(blocks), "blocks")
 
 
 def seal(task: Task) -> dict[str, Any]:
-    """Sums over all blocks; raises when one is missing or has not the size its manifest says."""
+    """Sums over all blocks; raises when one is missing, has not the size its manifest says, or too many failed."""
     totals = dict.fromkeys(SUMMED, 0)
     about: dict[str, Any] = {}
-    blocks = open_source(task).blocks
+    blocks, failed = sound_blocks(task.out, open_source(task))
     for block in blocks:
         path = task.out / "blocks" / f"{block.index:05d}.bin"
         manifest = path.with_suffix(".json")
@@ -58,7 +60,13 @@ def seal(task: Task) -> dict[str, Any]:
         raise UserError(
             f"{task.out}: this corpus has no text left to train on; loosen the arm's rules or enlarge the corpus"
         )
-    return {"blocks": len(blocks), **totals, "dtype": about["dtype"], "vocab_size": about["vocab_size"]}
+    return {
+        "blocks": len(blocks),
+        "failed_blocks": len(failed),
+        **totals,
+        "dtype": about["dtype"],
+        "vocab_size": about["vocab_size"],
+    }
 
 
 def load_tokenizer(task: Task) -> "PreTrainedTokenizerBase":
@@ -106,7 +114,8 @@ def _tokenize_block(task: Task, source: Source, block: Block, tokenizer: "PreTra
     # False when a task that died before its manifest was first; the same documents gave it the same bytes
     publish_file(path, write)
     counts["failed"] = source.failed.total() - failed_before
-    manifest = {**counts, "dtype": dtype, "vocab_size": len(tokenizer), "source": block.path}
+    about = {"dtype": dtype, "vocab_size": len(tokenizer), "source": block.path}
+    manifest = {**counts, "failures": source.failures, **about}
     publish_json(path.with_suffix(".json"), manifest)
 
 

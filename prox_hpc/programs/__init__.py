@@ -4,7 +4,7 @@ A refiner reads every document and writes a small program for it; this room says
 does, and guarantees that whatever a model writes costs at most its own chunk. No function here raises on any text.
 """
 
-from prox_hpc.programs.chunk import DEFAULT_CHUNK_TOKENS, Chunk, number_line, number_lines, split_chunks
+from prox_hpc.programs.chunk import DEFAULT_CHUNK_TOKENS, Chunk, cut_lines, number_line, number_lines, split_chunks
 from prox_hpc.programs.document import (
     ChunkProgram,
     ChunkReport,
@@ -65,6 +65,7 @@ __all__ = [
     "Status",
     "chunk_grammar",
     "clip",
+    "cut_lines",
     "doc_grammar",
     "execute",
     "execute_prox_v1",

@@ -7,7 +7,7 @@ call a line is what made the original slow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,16 +56,20 @@ def split_chunks(
     """
     lines = text.split("\n")
     counts = count_tokens([number_line(number, line) + "\n" for number, line in enumerate(lines)])
-    chunks: list[Chunk] = []
+    if len(counts) != len(lines):
+        raise ValueError(f"{len(counts)} counts of tokens for {len(lines)} lines")
+    return [
+        Chunk(start, tuple(lines[start:stop]), tokens, tokens > max_tokens)
+        for start, stop, tokens in cut_lines(counts, max_tokens)
+    ]
+
+
+def cut_lines(counts: Sequence[int], max_tokens: int = DEFAULT_CHUNK_TOKENS) -> Iterator[tuple[int, int, int]]:
+    """Where `split_chunks` cuts lines of so many tokens: first line, line after the last, and tokens of each chunk."""
     start = held = 0
-    for number, (_, tokens) in enumerate(zip(lines, counts, strict=True)):
+    for number, tokens in enumerate(counts):
         if number > start and held + tokens > max_tokens:
-            chunks.append(_chunk(lines, start, number, held, max_tokens))
+            yield start, number, held
             start, held = number, 0
         held += tokens
-    chunks.append(_chunk(lines, start, len(lines), held, max_tokens))
-    return chunks
-
-
-def _chunk(lines: list[str], start: int, stop: int, tokens: int, max_tokens: int) -> Chunk:
-    return Chunk(start, tuple(lines[start:stop]), tokens, tokens > max_tokens)
+    yield start, len(counts), held

@@ -159,9 +159,11 @@ def refine_document(
         return DocumentResult(text, text, "dropped", DROPPED_BY_DOC_PROGRAM)
     if profile == "prox_v1":
         return _refine_prox_v1(text, chunk_programs, checks)
-    edits: _Edits[AnyStr] = _Edits("\n" if isinstance(text, str) else b"\n", profile, caps)
+    newline = "\n" if isinstance(text, str) else b"\n"
+    edits: _Edits[AnyStr] = _Edits(newline, profile, caps)
     refined = edits.whole(text, chunk_programs[0]) if len(chunk_programs) == 1 else None
     if refined is None:
+        edits = _Edits(newline, profile, caps)
         refined = edits.by_chunk(text, chunk_programs)
     reason = None if refined == text else _failed_check(text, refined, edits.touched, checks)
     return edits.result(text, refined, reason)
@@ -182,18 +184,18 @@ class _Edits(Generic[AnyStr]):
         self.reports: list[ChunkReport] = []
 
     def whole(self, text: AnyStr, chunk: ChunkProgram) -> AnyStr | None:
-        """The refined text if the one chunk is the whole document (most are); None if it is not.
+        """The refined text if the one chunk is the whole document (most are); None, to begin anew, if it is not.
 
-        Splitting 4 kB into lines and joining them again takes as long as all the rest, so it is done for removals only.
+        Splitting 4 kB into lines and joining them again takes as long as all the rest, so it is done for removals only,
+        and what follows the last removed line stays one piece.
         """
-        if chunk.first_line or chunk.line_count != text.count(self.newline) + 1:
+        if chunk.first_line:
             return None
         edited = ChunkText(self.newline, text, None, chunk.line_count)
         removed = self._edit(chunk, edited)
-        if not removed:
-            return edited.text()
-        # What follows the last removed line stays one piece.
-        lines = edited.text().split(self.newline, removed[-1][1] + 1)
+        lines = edited.text().split(self.newline, removed[-1][1] + 1 if removed else 0)
+        if len(lines) + lines[-1].count(self.newline) != chunk.line_count:
+            return None
         return self.newline.join(without_spans(lines, removed, 0))
 
     def by_chunk(self, text: AnyStr, chunk_programs: Sequence[ChunkProgram]) -> AnyStr:

@@ -113,7 +113,7 @@ def _operation_record(outcome: Outcome) -> dict[str, Any]:
 
 def _line(number: int) -> int:
     """A line number that fits a 64-bit column; one that does not is as far outside any document as the limit."""
-    return max(-(2**63), min(number, 2**63 - 1))
+    return number if -(2**63) <= number < 2**63 else 2**63 - 1 if number > 0 else -(2**63)
 
 
 def _storable(text: str) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from prox_hpc.errors import UserError
 from prox_hpc.refine.tokens import Model
-from prox_hpc.serve.client import Client
 from prox_hpc.serve.prompt import CUT_MARK, cut_document, render_doc, template
 
 # A text of more characters than this a token is longer than the limit for certain; it is not tokenised to find out.
@@ -71,10 +70,6 @@ class DocStage:
             else self._cut_prompt(text)
             for text, ids in zip(texts, tokens, strict=True)
         ]
-
-    async def score(self, client: Client, prompt: DocPrompt) -> float:
-        """log p(keep) - log p(drop)."""
-        return (await client.score(prompt.ids, self.keep_id, self.drop_id)).value
 
     def _cut_prompt(self, text: str) -> DocPrompt:
         limit = self.max_doc_tokens

@@ -15,6 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from prox_hpc.corpus.blocks import check_read_before, fails_alone, sound_blocks
 from prox_hpc.corpus.read import Block, Document, Source, Stored, open_source, task_blocks
 from prox_hpc.corpus.write import block_path, is_done, publish_counts, read_counts, write_stored
 from prox_hpc.errors import UserError
@@ -22,6 +23,7 @@ from prox_hpc.programs import Caps, ChunkProgram, DocumentChecks, refine_documen
 from prox_hpc.programs.execute import character_count
 from prox_hpc.programs.record import text_hash
 from prox_hpc.refine.counts import COUNTERS, Counts, Digest, Executed, add_counters
+from prox_hpc.refine.pilot import threshold_of
 from prox_hpc.refine.records import (
     Execution,
     check_row,
@@ -51,9 +53,10 @@ def run(task: Task) -> None:
             continue
         failed_before = source.failed.total()
         counts = Counts()
-        with closing(arm(source, block)) as executed, _without_cycles():  # type: ignore[type-var]
-            written = write_stored(block_path(task.out, block.index), counts.kept(executed))
-        publish_counts(task.out, block.index, counts.to_json(written, source.failed.total() - failed_before))
+        with fails_alone(task, block):
+            with closing(arm(source, block)) as executed, _without_cycles():  # type: ignore[type-var]
+                written = write_stored(block_path(task.out, block.index), counts.kept(executed))
+            publish_counts(task.out, block.index, counts.to_json(written, source.failed.total() - failed_before))
     task.progress(len(blocks), len(blocks), "blocks")
 
 
@@ -70,14 +73,16 @@ def _without_cycles() -> Iterator[None]:
 def seal(task: Task) -> dict[str, Any]:
     """Check every block; returns documents_in, documents_out, characters_in, characters_out, digests and counters.
 
-    RuntimeError when a block is missing or documents were lost or doubled.
+    RuntimeError when a block is missing, too many could not be read, or documents were lost or doubled.
     """
-    counts = read_counts(task.out, [block.index for block in open_source(task).blocks])
+    sound, failed = sound_blocks(task.out, open_source(task))
+    counts = read_counts(task.out, [block.index for block in sound])
     for block in counts:
         gone = block["outcomes"]["dropped"] + block["outcomes"]["failed"]
         if block["documents_in"] != block["documents"] + gone:
             raise RuntimeError(f"{task.out}: documents were lost or doubled: {block}")
     return {
+        "failed_blocks": len(failed),
         "documents_in": sum(block["documents_in"] for block in counts),
         "documents_out": sum(block["documents"] for block in counts),
         "characters_in": sum(block["characters_in"] for block in counts),
@@ -96,9 +101,10 @@ def _arm(task: Task) -> Arm:
             doc=settings.get("doc", True),
             chunk=settings.get("chunk", True),
             profile=settings.get("profile", "v1"),
-            threshold=settings.get("doc_threshold", 0.0),
+            threshold=threshold_of(task.config, task.input("pilot") if "pilot" in task.step.inputs else None),
             checks=checks,
             caps=Caps(**settings.get("caps", {})),
+            quarantine=settings.get("quarantine", "unrefined"),
         )
         return _refined(task.input("programs"), execution)
     if settings["kind"] == "gold":
@@ -112,6 +118,7 @@ def _arm(task: Task) -> Arm:
 
 def _refined(programs: Path, execution: Execution) -> Arm:
     def arm(source: Source, block: Block) -> Iterator[Executed]:
+        check_read_before(programs, block)
         path = programs_path(programs, block.index)
         for document, row in zip_longest(source.read_stored(block), read_rows(path)):
             if document is None or row is None:

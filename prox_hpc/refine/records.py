@@ -27,6 +27,8 @@ from prox_hpc.programs.record import schema as record_schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
+QUARANTINED = "quarantined"
+"""Reason of a document that the servers could not answer."""
 OUTCOMES = ("untouched", "edited", "dropped")
 _PLAIN = ("id", "characters_in", "text_hash_in", "outcome", "text_hash_out")
 """Columns that a `Row` takes over, in its order."""
@@ -36,7 +38,11 @@ _PROGRAM = ("first_line", "line_count", "program", "truncated", "oversized")
 
 @dataclass(frozen=True)
 class Execution:
-    """Which programs are executed, and how. threshold: documents that score below it are dropped."""
+    """Which programs are executed, and how.
+
+    threshold: documents that score below it are dropped. quarantine: what becomes of a document that the servers could
+    not answer, `unrefined` or `dropped`.
+    """
 
     doc: bool = True
     chunk: bool = True
@@ -44,18 +50,25 @@ class Execution:
     threshold: float = 0.0
     checks: DocumentChecks = field(default_factory=DocumentChecks)
     caps: Caps = DEFAULT_CAPS
+    quarantine: str = "unrefined"
 
     @staticmethod
-    def of(config: Mapping[str, Any]) -> "Execution":
-        """How the refine step with this configuration makes its own refined documents."""
+    def of(config: Mapping[str, Any], pilot: Path | None = None) -> "Execution":
+        """How the refine step with this configuration makes its own refined documents.
+
+        pilot: the artifact that is its input `pilot`, if it has one.
+        """
+        from prox_hpc.refine.pilot import threshold_of
+
         refiner = config["refiner"]
         return Execution(
             doc=config["doc_stage"],
             chunk=config["chunk_stage"],
             profile=refiner.get("profile", "v1"),
-            threshold=refiner.get("doc_threshold", 0.0),
+            threshold=threshold_of(config, pilot),
             checks=DocumentChecks(**refiner.get("checks", {})),
             caps=Caps(**refiner.get("caps", {})),
+            quarantine=refiner.get("quarantine", "unrefined"),
         )
 
 
@@ -64,7 +77,8 @@ class Written:
     """What the refiner wrote for one document, and the tokens it took.
 
     doc_score: log p(keep) - log p(drop), None if not scored. chunks: empty if the document was not programmed.
-    doc_tokens: of the doc prompt. chunk_tokens: of all chunk prompts. program_tokens: generated.
+    doc_tokens: of the doc prompt. chunk_tokens: of all chunk prompts. program_tokens: generated. quarantined: why the
+    servers could not answer (nothing is written then), None as a rule.
     """
 
     doc_score: float | None = None
@@ -73,6 +87,7 @@ class Written:
     doc_tokens: int = 0
     chunk_tokens: int = 0
     program_tokens: int = 0
+    quarantined: str | None = None
 
 
 class Row(NamedTuple):
@@ -92,7 +107,7 @@ class Row(NamedTuple):
     def of(record: Mapping[str, Any]) -> "Row":
         """Of a row as a dict."""
         chunks = [ChunkProgram(*(chunk[name] for name in _PROGRAM)) for chunk in record["chunks"]]
-        written = Written(record["doc_score"], chunks=chunks)
+        written = Written(record["doc_score"], chunks=chunks, quarantined=record["quarantined"])
         return Row(**{name: record[name] for name in _PLAIN}, written=written)
 
 
@@ -107,17 +122,22 @@ def read_rows(path: Path) -> Iterator[Row]:
 
     chunk_columns = [f"chunks.list.element.{name}" for name in _PROGRAM]
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=ROW_GROUP, columns=[*_PLAIN, "doc_score", *chunk_columns]):
+        for batch in file.iter_batches(
+            batch_size=ROW_GROUP, columns=[*_PLAIN, "doc_score", "quarantined", *chunk_columns]
+        ):
             # by column: less work for each document than rows as dicts
             column = batch.column("chunks")
             ends = column.offsets.to_pylist()
-            flat = column.flatten()
+            flat = column.values.slice(ends[0], ends[-1] - ends[0])  # `flatten` would import pyarrow.compute
             programs = list(map(ChunkProgram, *(flat.field(name).to_pylist() for name in _PROGRAM)))
             scores = batch.column("doc_score").to_pylist()
-            written = (
+            written = [
                 Written(score, False, programs[start - ends[0] : end - ends[0]])
-                for score, start, end in zip(scores, ends, ends[1:], strict=True)
-            )
+                for score, start, end in zip(scores, ends[:-1], ends[1:], strict=True)
+            ]
+            if batch.column("quarantined").null_count < batch.num_rows:
+                for one, reason in zip(written, batch.column("quarantined").to_pylist(), strict=True):
+                    one.quarantined = reason
             yield from map(Row, *(batch.column(name).to_pylist() for name in _PLAIN), written)
 
 
@@ -155,6 +175,8 @@ def execute(identity: str, text: AnyStr, written: Written, execution: Execution)
     """
     if is_blank(text):
         return refine_document(text, [])
+    if written.quarantined is not None:
+        return refine_document(text, [], drop=execution.quarantine == "dropped")._replace(reason=QUARANTINED)
     drop = False
     if execution.doc:
         if written.doc_score is None:
@@ -178,7 +200,11 @@ def outcome(result: DocumentResult[Any]) -> str:
 
 def row(document: Document, written: Written, execution: Execution) -> dict[str, Any]:
     """A document's row of the programs file, executed once to tell what becomes of it."""
-    result = execute(document.id, document.text, written, execution)
+    return row_of(document, execute(document.id, document.text, written, execution), written, execution)
+
+
+def row_of(document: Document, result: DocumentResult[str], written: Written, execution: Execution) -> dict[str, Any]:
+    """As `row`, of a document that was executed with this result."""
     verdict = None
     if written.doc_score is not None:
         verdict = "keep_doc()" if written.doc_score >= execution.threshold else "drop_doc()"
@@ -193,6 +219,7 @@ def row(document: Document, written: Written, execution: Execution) -> dict[str,
         "chunk_tokens": written.chunk_tokens,
         "input_tokens": written.doc_tokens + written.chunk_tokens,
         "output_tokens": written.program_tokens,
+        "quarantined": written.quarantined,
     }
 
 
@@ -202,4 +229,5 @@ def schema() -> "pa.Schema":
 
     more = [("doc_score", pa.float64()), ("doc_program", pa.string()), ("doc_cut", pa.bool_())]
     more += [(name, pa.int64()) for name in ("doc_tokens", "chunk_tokens", "input_tokens", "output_tokens")]
+    more += [("quarantined", pa.string())]
     return pa.schema([*record_schema(), *more])

@@ -37,6 +37,19 @@ class Model:
             encoding.ids for encoding in self.tokenizer.encode_batch_fast(safe, add_special_tokens=add_special_tokens)
         ]
 
+    def line_ends(self) -> frozenset[int]:
+        """The tokens that end with a line feed, as byte-level (`Ċ`), byte-fallback and plain vocabularies spell it."""
+        spelled = [token for name, token in self.tokenizer.get_vocab().items() if name.endswith(("Ċ", "\n", "<0x0A>"))]
+        texts = self.tokenizer.decode_batch([[token] for token in spelled], skip_special_tokens=False)
+        return frozenset(token for token, text in zip(spelled, texts, strict=True) if text.endswith("\n"))
+
+    def encode_with_offsets(
+        self, text: str, add_special_tokens: bool = False
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of a text, and the character span of each."""
+        encoding = self.tokenizer.encode(tokenizable(text), add_special_tokens=add_special_tokens)
+        return encoding.ids, list(encoding.offsets)
+
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Character span of every token of `text`."""
         return list(self.tokenizer.encode(tokenizable(text), add_special_tokens=False).offsets)

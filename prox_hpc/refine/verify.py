@@ -1,99 +1,130 @@
-"""Finished refine and execute artifacts checked again from their files: every count, every hash, every digest.
+"""Finished pilot, refine and execute artifacts checked again from their files: every count, every hash, every digest.
 
 A seal trusts what the tasks of its step have just written. This trusts nothing: it reads the corpus, the programs and
-the documents once more and says what does not fit, file by file. No model runs, nothing is written.
+the documents once more, executes the programs of a refine step again, and says what does not fit, file by file, and
+how it is mended. No model runs, nothing is written.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import zip_longest
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prox_hpc.corpus.blocks import check_failed, failed_blocks, failure_path
 from prox_hpc.corpus.read import Block, Source, Stored, open_source
 from prox_hpc.corpus.write import block_path
 from prox_hpc.programs.record import text_hash
-from prox_hpc.refine import execute
-from prox_hpc.refine import task as refine
+from prox_hpc.refine import execute, pilot
+from prox_hpc.refine.blocks import add_manifests, checked_manifest, damaged, manifest_of, path_of, remade_manifest
 from prox_hpc.refine.counts import Digest
-from prox_hpc.refine.records import OUTCOMES, programs_path, read_rows
+from prox_hpc.refine.records import Execution
 from prox_hpc.task import Task
-
-KINDS: dict[str, Callable[[Task], dict[str, Any]]] = {"refine": refine.seal, "execute": execute.seal}
-"""Kinds of steps that can be verified, with what sums up their blocks."""
 
 
 def problems(task: Task) -> Iterator[str]:
-    """What is wrong with the published artifact of a step, a line each: `path: what`; nothing if all is well."""
-    found = list(_listed(task.out))
-    yield from found
-    source = open_source(task)
-    for block in source.blocks:
-        check = _of_refine if task.step.kind == "refine" else _of_execute
-        try:
-            yield from check(task.out, source, block)
-        except Exception as error:  # whatever is wrong with a file is what is looked for; the next block is read
-            yield f"{task.out}: block {block.index}: cannot be read ({type(error).__name__}: {_one_line(error)})"
-    try:
-        summary = json.loads(json.dumps(KINDS[task.step.kind](task)))
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
-        yield f"{task.out}: its blocks do not add up ({_one_line(error)})"
+    """What is wrong with a step's published artifact, a line each: `path: what; remedy`; nothing if all is well."""
+    yield from _listed(task)
+    if task.step.kind == "pilot":
+        yield from _tried(task.out, "its figures", partial(_of_pilot, task))
         return
-    if summary != json.loads((task.out / "artifact.json").read_text())["summary"]:
-        yield f"{task.out / 'artifact.json'}: its summary is not the sum of its blocks"
+    source = open_source(task)
+    failed = failed_blocks(task.out, (block.index for block in source.blocks))
+    found = list(_leftovers(task.out, failed))
+    yield from found
+    check = _of_refine if task.step.kind == "refine" else _of_execute
+    sound = [block for block in source.blocks if block.index not in failed]
+    for block in sound:
+        for problem in _tried(task.out, f"block {block.index}", partial(check, task, source, block)):
+            found.append(problem)
+            yield problem
+    if not found:
+        yield from _tried(task.out, "the sum of its blocks", partial(_of_summary, task, source, sound, failed))
 
 
-def _listed(artifact: Path) -> Iterator[str]:
+def failures(task: Task) -> dict[int, str]:
+    """Why blocks of a published artifact could not be read, by number; the step was allowed to go on without them."""
+    if task.step.kind == "pilot":
+        return {}
+    return failed_blocks(task.out, (block.index for block in open_source(task).blocks))
+
+
+def _tried(artifact: Path, what: str, check: Callable[[], Iterator[str]]) -> Iterator[str]:
+    try:
+        yield from check()
+    except RuntimeError as error:  # tells the file and the remedy
+        yield _one_line(error)
+    except Exception as error:  # whatever is wrong with a file is what is looked for; the next one is read
+        yield f"{artifact}: {what}: cannot be read ({type(error).__name__}: {_one_line(error)}); {_again(artifact)}"
+
+
+def _again(artifact: Path) -> str:
+    return f"restore it, or remove what is damaged and {artifact / 'artifact.json'} and launch again"
+
+
+def _listed(task: Task) -> Iterator[str]:
     """Files of the artifact's list that are missing or have another size, and files that it does not list."""
+    artifact = task.out
     listed = json.loads((artifact / "artifact.json").read_text()).get("files", {})
     there = {str(path.relative_to(artifact)): path.stat().st_size for path in artifact.rglob("*") if path.is_file()}
     for name, size in listed.items():
-        if name not in there:
-            yield f"{artifact / name}: is missing"
-        elif there[name] != size:
-            yield f"{artifact / name}: has {there[name]} bytes, was published with {size}"
+        if there.get(name) == size:
+            continue
+        what = "is missing" if name not in there else f"has {there[name]} bytes, was published with {size}"
+        yield _lost(task, name, what)
     for name in sorted(there.keys() - listed.keys() - {"artifact.json"}):
         if listed and not name.endswith(".tmp"):
-            yield f"{artifact / name}: was not there when the artifact was published"
+            yield f"{artifact / name}: was not there when the artifact was published; remove it"
 
 
-def _of_refine(artifact: Path, source: Source, block: Block) -> Iterator[str]:
-    programs = programs_path(artifact, block.index)
-    manifest_path = programs.with_name(f"{block.index:05d}.json")
-    manifest = json.loads(manifest_path.read_text())
-    recorded, read, outcomes = Digest(), Digest(), Counter[str]()
+def _lost(task: Task, name: str, what: str) -> str:
+    """`what` is wrong with a file of the list, and the remedy."""
+    index, _, suffix = Path(name).name.partition(".")
+    if task.step.kind == "refine" and suffix in ("json", "refined.parquet", "programs.parquet"):
+        return str(damaged(task.out, Block(int(index), ""), suffix, what))
+    more = [f"blocks/{index}.json"] if suffix == "parquet" and task.step.kind == "execute" else []
+    return f"{task.out / name}: {what}; {_remedy(task.out, name, *more)}"
+
+
+def _remedy(artifact: Path, *names: str) -> str:
+    gone = [str(artifact / name) for name in dict.fromkeys([*names, "artifact.json"]) if (artifact / name).exists()]
+    return f"remove {' '.join(gone)} and launch again"
+
+
+def _leftovers(artifact: Path, failed: dict[int, str]) -> Iterator[str]:
+    """Half-published files of blocks that failed: readers take every file for a block."""
+    for index in failed:
+        for path in sorted((artifact / "blocks").glob(f"{index:05d}.*")):
+            if path != failure_path(artifact, index):
+                yield f"{path}: belongs to a block that could not be read; remove it"
+
+
+def _of_refine(task: Task, source: Source, block: Block) -> Iterator[str]:
+    artifact = task.out
     failed_before = source.failed.total()
-    for document, row in zip_longest(source.read_stored(block), read_rows(programs)):
-        if document is None or row is None:
-            yield f"{programs}: has not as many rows as {block.path} has documents"
-            return
-        found = text_hash(document.utf8)
-        if (document.id, found) != (row.id, row.text_hash_in):
-            yield f"{programs}: row {outcomes.total()} is of {row.id!r} or another text, the corpus has {document.id!r}"
-            return
-        read.add(document.id, found)
-        outcomes[row.outcome] += 1
-        if row.text_hash_out is not None:
-            recorded.add(row.id, row.text_hash_out)
+    manifest = manifest_of(artifact, block)
+    execution = Execution.of(task.config, task.input("pilot") if "pilot" in task.step.inputs else None)
+    expected, changes = remade_manifest(artifact, block, source, execution)
+    if changes:
+        told = ", ".join(f"{number} {change}" for change, number in changes.items())
+        what = f"its programs give other documents than it says came out ({told})"
+        yield str(damaged(artifact, block, "programs.parquet", what))
+        return
     failed = source.failed.total() - failed_before
-    refined = programs.with_name(f"{block.index:05d}.refined.parquet")
-    written, documents = _digest(refined, block.index)
-    expected = {
-        "in": outcomes.total() + failed,
-        "failed": failed,
-        "kept": documents,
-        **{name: outcomes[name] for name in OUTCOMES},
-        "digest_in": str(read),
-        "digest_out": str(written),
-    }
-    yield from _differences(manifest_path, manifest, expected)
-    if str(recorded) != str(written):
-        yield f"{refined}: its documents are not those that the programs file says came out"
+    if failed != manifest["failed"]:
+        what = f"says failed {manifest['failed']}, {block.path} has {failed} records that give no document"
+        yield str(damaged(artifact, block, "programs.parquet", what))
+    for name, value in json.loads(json.dumps(expected)).items():
+        if manifest.get(name) != value:
+            yield str(damaged(artifact, block, "json", f"says {name} {manifest.get(name)}, its files give {value}"))
+    written, documents = _digest(path_of(artifact, block, "refined.parquet"), block.index)
+    if (str(written), documents) != (expected["digest_out"], expected["kept"]):
+        what = f"its {documents} documents are not the {expected['kept']} that the programs give"
+        yield str(damaged(artifact, block, "refined.parquet", what))
 
 
-def _of_execute(artifact: Path, source: Source, block: Block) -> Iterator[str]:
-    path = block_path(artifact, block.index)
+def _of_execute(task: Task, source: Source, block: Block) -> Iterator[str]:
+    path = block_path(task.out, block.index)
     counts_path = path.with_suffix(".json")
     counts = json.loads(counts_path.read_text())
     read = Digest()
@@ -108,7 +139,33 @@ def _of_execute(artifact: Path, source: Source, block: Block) -> Iterator[str]:
         "digest_in": str(read),
         "digest_out": str(written),
     }
-    yield from _differences(counts_path, counts, expected)
+    for name, value in expected.items():
+        if counts.get(name) != value:
+            what = f"{counts_path}: says {name} {counts.get(name)}, its files give {value}"
+            yield f"{what}; {_remedy(task.out, f'blocks/{counts_path.name}', f'blocks/{path.name}')}"
+
+
+def _of_pilot(task: Task) -> Iterator[str]:
+    scores, figures = task.out / pilot.SCORES, task.out / pilot.FILE
+    found = pilot.figures(scores, task.config["refiner"]["doc_retention"])
+    for path, said in (
+        (figures, json.loads(figures.read_text())),
+        (task.out / "artifact.json", json.loads((task.out / "artifact.json").read_text())["summary"]),
+    ):
+        if said != json.loads(json.dumps(found)):
+            yield f"{path}: is not what {scores.name} gives; {_remedy(task.out, path.name)}"
+
+
+def _of_summary(task: Task, source: Source, sound: list[Block], failed: dict[int, str]) -> Iterator[str]:
+    path = task.out / "artifact.json"
+    if task.step.kind == "refine":
+        check_failed(task.out, failed, source.allowed)
+        manifests = [checked_manifest(task.out, block) for block in sound]
+        summary: dict[str, Any] = {**add_manifests(manifests), "failed_blocks": len(failed)}
+    else:
+        summary = execute.seal(task)
+    if json.loads(json.dumps(summary)) != json.loads(path.read_text())["summary"]:
+        yield f"{path}: its summary is not the sum of its blocks; {_remedy(task.out)}"
 
 
 def _digest(path: Path, index: int) -> tuple[Digest, int]:
@@ -121,11 +178,5 @@ def _digest(path: Path, index: int) -> tuple[Digest, int]:
     return digest, documents
 
 
-def _differences(path: Path, said: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
-    for name, value in found.items():
-        if said.get(name) != value:
-            yield f"{path}: says {name} {said.get(name)}, its files give {value}"
-
-
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from prox_hpc.corpus.blocks import documents
 from prox_hpc.corpus.read import Document, open_source
 from prox_hpc.programs import clip, parse, split_chunks
 from prox_hpc.publish import publish_file
@@ -93,8 +94,7 @@ def run(task: Task) -> None:
     settings = Settings(**{key: task.config[key] for key in keys})
     counts: Counter[str] = Counter()
     source = open_source(task)
-    documents = (document for block in source.blocks for document in source.read(block))
-    labels = (example for document in documents for example in label(document, tokenizer, settings, counts))
+    labels = (example for document in documents(source) for example in label(document, tokenizer, settings, counts))
     publish_file(task.out / FILE, lambda draft: _write(draft, labels, counts, source.failed))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from prox_hpc.corpus.blocks import failed_blocks
 from prox_hpc.corpus.read import Document, open_source
 from prox_hpc.programs import parse, removed_lines
 from prox_hpc.publish import publish_json
@@ -119,7 +120,10 @@ def run(task: Task) -> None:
         return
     source, programs = open_source(task), task.input("programs")
     score = Score()
+    failed = failed_blocks(programs, (block.index for block in source.blocks))
     for done, block in enumerate(source.blocks, 1):
+        if block.index in failed:  # as the refine step's seal allowed: there are no programs to score
+            continue
         path = programs / "blocks" / f"{block.index:05d}.programs.parquet"
         if not path.exists():
             raise RuntimeError(f"{path}: the block has no programs")

@@ -108,12 +108,12 @@ def load(artifact: Path) -> "Tokenizer":
 
 def run(task: Task) -> None:
     """Train the tokenizer on the step's corpus (its first 32 million characters) and publish it."""
+    from prox_hpc.corpus.blocks import documents
     from prox_hpc.corpus.read import open_source
 
     if (task.out / FOLDER).exists():
         return
-    source = open_source(task)
-    texts = (document.text for block in source.blocks for document in source.read(block))
+    texts = (document.text for document in documents(open_source(task)))
     tokenizer = train(_head(texts, TRAINING_CHARACTERS), task.config["vocab_size"])
     publish_directory(task.out / FOLDER, lambda draft: save(tokenizer, draft))
 

@@ -207,6 +207,18 @@ def _training_row(stage: str, runs: list[dict[str, Any]], planned: int, arm: str
     )
 
 
+def _pilot_row(study: Study, pilot: dict[str, Any]) -> Row:
+    """The doc pass over the pilot sample that set the threshold."""
+    tokens, model = pilot["tokens"]["doc_prefill"], refiner_model(study, "doc")
+    if model is None:
+        note = "the refiner's size is unknown; set refiner.parameters"
+        return Row("doc pass, pilot", None, tokens=tokens, refining=True, note=note)
+    flops = inference_flops(prefill=tokens, requests=pilot["scored"], **model)
+    exact = flops.exact if "layers" in model else None
+    parameters = model["parameters"]
+    return Row("doc pass, pilot", flops.kaplan, exact=exact, tokens=tokens, parameters=parameters, refining=True)
+
+
 def pass_rows(study: Study) -> list[Row]:
     """Doc pass and chunk pass, prefill and decode, from the refine step's token counts."""
     summary = study.summary("refine")
@@ -218,6 +230,8 @@ def pass_rows(study: Study) -> list[Row]:
         "chunk": sum(n for status, n in statuses["chunk"].items() if status not in ("oversized", "no_program")),
     }
     rows = []
+    if pilot := study.summary("pilot"):
+        rows.append(_pilot_row(study, pilot))
     for stage in ("doc", "chunk"):
         prefill, decode = tokens[f"{stage}_prefill"], tokens[f"{stage}_decode"]
         model = refiner_model(study, stage)

@@ -1,22 +1,31 @@
-"""Asking an SGLang server: the score of a document from one forward pass, and the program of a chunk.
+"""Asking one SGLang server about many prompts in one call: scores from one forward pass, or greedy continuations.
 
-Prompts are token ids, so what the server reads is exactly what was counted. The number of requests in flight is
-bounded here; SGLang batches them as they come. A broken connection is tried again a few times, a refused request and a
-dead server are errors at once.
+Prompts are token ids, so what the server reads is exactly what was counted. Scores come back together. Continuations
+are streamed, each as it ends: in one plain answer for all, the short ones would hold their places until the longest is
+done. (The server would also report every token; told to report only every so many, it sends the first and the last.)
 """
 
-import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import orjson
+
 from prox_hpc.serve.server import Server, ServerError
 
-TRIES = 4
-FIRST_PAUSE_S = 0.5
-"""Pause before the second try; it doubles with every further one (0.5, 1, 2 s)."""
+KEEP_ALIVE_S = 2
+"""SGLang closes a connection idle for 5 s; ours must be closed before, or a request meets a connection just closed."""
+_NEVER = 1 << 30
+
+
+class Refused(ServerError):
+    """The server refuses one of the requests (HTTP 400), the others of the call with it."""
+
+
+class Fault(ServerError):
+    """The server failed to answer (HTTP 500), or broke off an answer."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +50,64 @@ class Generation:
     tokens: int
 
 
-class Client:
-    """`async with Client(server) as client`: at most `serve.requests_in_flight` requests at a time.
+@dataclass(frozen=True)
+class Scoring:
+    """Asks for the log-probabilities of two tokens after the prompt; one forward pass, nothing decoded."""
 
-    Raises ServerError when the server died, refused a request, or could not be reached in `TRIES` tries.
+    keep_id: int
+    drop_id: int
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "sampling_params": {"temperature": 0, "max_new_tokens": 1},
+            "return_logprob": True,
+            "logprob_start_len": -1,
+            "token_ids_logprob": [self.keep_id, self.drop_id],
+        }
+
+    def read(self, answer: dict[str, Any]) -> Score:
+        found = {token: value for value, token, _ in answer["meta_info"]["output_token_ids_logprobs"][0]}
+        score = Score(_number(found[self.keep_id]), _number(found[self.drop_id]))
+        if not math.isfinite(score.value):
+            raise ServerError(f"the server gave {score} for a document: the model is broken")
+        return score
+
+
+@dataclass(frozen=True)
+class Generating:
+    """Asks for the greedy continuation, within `grammar` (EBNF) if given, up to one of `stop_ids` (not in the text)."""
+
+    max_new_tokens: int
+    grammar: str | None = None
+    stop_ids: tuple[int, ...] = ()
+
+    def fields(self) -> dict[str, Any]:
+        sampling: dict[str, Any] = {"temperature": 0, "max_new_tokens": self.max_new_tokens, "stream_interval": _NEVER}
+        if self.grammar is not None:
+            sampling["ebnf"] = self.grammar
+        if self.stop_ids:
+            sampling["stop_token_ids"] = self.stop_ids
+        return {"sampling_params": sampling, "stream": True}
+
+    def read(self, answer: dict[str, Any]) -> Generation:
+        meta = answer["meta_info"]
+        reason = meta["finish_reason"]["type"]
+        if reason not in ("stop", "length"):
+            raise Fault(f"the server broke off a request: {meta['finish_reason']}")
+        return Generation(answer["text"], reason == "length", meta["completion_tokens"])
+
+
+Question = Scoring | Generating
+
+
+class Client:
+    """`async with Client(server) as client`: calls to a running server, as many at a time as the caller makes.
+
+    aiohttp.ClientError and TimeoutError pass through: whether the server has died is the caller's to find out.
     """
 
     def __init__(self, server: Server):
         self._server = server
-        self._slots = asyncio.Semaphore(server.serve.requests_in_flight)
         self._session: Any = None
 
     async def __aenter__(self) -> "Client":
@@ -57,8 +115,8 @@ class Client:
 
         self._session = aiohttp.ClientSession(
             self._server.url,
-            headers=self._server.headers,
-            connector=aiohttp.TCPConnector(limit=0),
+            headers={**self._server.headers, "Content-Type": "application/json"},
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
             timeout=aiohttp.ClientTimeout(total=self._server.serve.request_timeout_s),
         )
         return self
@@ -68,69 +126,44 @@ class Client:
     ) -> None:
         await self._session.close()
 
-    async def score(self, ids: Sequence[int], keep_id: int, drop_id: int) -> Score:
-        """Log-probabilities of `keep_id` and `drop_id` as the token after `ids`; one forward pass, nothing decoded."""
-        answer = await self._generate(
-            {
-                "input_ids": list(ids),
-                "sampling_params": {"temperature": 0, "max_new_tokens": 1},
-                "return_logprob": True,
-                "logprob_start_len": -1,
-                "token_ids_logprob": [keep_id, drop_id],
-            }
-        )
-        found = {token: value for value, token, _ in answer["meta_info"]["output_token_ids_logprobs"][0]}
-        score = Score(_number(found[keep_id]), _number(found[drop_id]))
-        if not math.isfinite(score.value):
-            raise ServerError(f"the server of {self._server.model} gave {score} for a document: the model is broken")
-        return score
+    async def ask(
+        self, question: Question, prompts: Sequence[Sequence[int]]
+    ) -> AsyncIterator[tuple[int, Score | Generation]]:
+        """(number of the prompt, its answer), each as it comes; in one call.
 
-    async def generate(
-        self, ids: Sequence[int], max_new_tokens: int, grammar: str | None = None, stop_ids: Sequence[int] = ()
-    ) -> Generation:
-        """Greedy continuation of `ids`, within `grammar` (EBNF) if given, up to one of `stop_ids` (not in the text)."""
-        sampling: dict[str, Any] = {"temperature": 0, "max_new_tokens": max_new_tokens}
-        if grammar is not None:
-            sampling["ebnf"] = grammar
-        if stop_ids:
-            sampling["stop_token_ids"] = list(stop_ids)
-        answer = await self._generate({"input_ids": list(ids), "sampling_params": sampling})
-        meta = answer["meta_info"]
-        reason = meta["finish_reason"]["type"]
-        if reason not in ("stop", "length"):
-            raise ServerError(f"the server of {self._server.model} broke off a request: {meta['finish_reason']}")
-        return Generation(answer["text"], reason == "length", meta["completion_tokens"])
+        Refused when the server refuses one of the prompts, Fault when it fails; some answers may have come before.
+        """
+        body = orjson.dumps({"input_ids": prompts, **question.fields()}, option=orjson.OPT_SERIALIZE_NUMPY)
+        async with self._session.post("/generate", data=body) as response:
+            if response.status != 200:
+                raise _error(response.status, (await response.text())[:500])
+            if isinstance(question, Scoring):
+                for number, answer in enumerate(orjson.loads(await response.read())):
+                    yield number, question.read(answer)
+                return
+            async for answer in _events(response.content):
+                if "error" in answer:
+                    raise _error(int(answer["error"].get("code", 400)), str(answer["error"].get("message")))
+                if answer["meta_info"]["finish_reason"] is not None:
+                    yield answer["index"], question.read(answer)
 
-    async def _generate(self, body: dict[str, Any]) -> dict[str, Any]:
-        import aiohttp
 
-        pause = FIRST_PAUSE_S
-        async with self._slots:
-            for left in reversed(range(TRIES)):
-                try:
-                    return await self._post(body)
-                except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
-                    self._server.check()
-                    if not left:
-                        raise ServerError(
-                            f"no answer from the SGLang server of {self._server.model} in {TRIES} tries "
-                            f"({type(error).__name__}: {error}); see {self._server.log}"
-                        ) from error
-                await asyncio.sleep(pause)
-                self._server.check()
-                pause *= 2
-        raise AssertionError("unreachable")
+async def _events(content: Any) -> AsyncIterator[dict[str, Any]]:
+    """The server-sent events of an answer; Fault when it ends without its end mark."""
+    rest = b""
+    async for data in content.iter_any():
+        *events, rest = (rest + data).split(b"\n\n")
+        for event in events:
+            if event == b"data: [DONE]":
+                return
+            yield orjson.loads(event.removeprefix(b"data: "))
+    raise Fault("the server ended an answer early")
 
-    async def _post(self, body: dict[str, Any]) -> dict[str, Any]:
-        async with self._session.post("/generate", json=body) as answer:
-            if answer.status != 200:
-                text = (await answer.text())[:500]
-                # A dying server answers 500 to what it had in flight: then its own last words say more.
-                await asyncio.sleep(FIRST_PAUSE_S)
-                self._server.check()
-                raise ServerError(f"the SGLang server of {self._server.model} answered {answer.status}: {text}")
-            result: dict[str, Any] = await answer.json()
-            return result
+
+def _error(status: int, text: str) -> ServerError:
+    if status == 400:
+        return Refused(text)
+    return Fault(f"the server answered {status}: {text}")
 
 
 def _number(value: float | None) -> float:

@@ -69,7 +69,7 @@ def render_chunk(name: str, chunk: Chunk) -> str:
 
 def tokenizable(text: str) -> str:
     """`text` with lone surrogates, which tokenizers refuse, shown as U+FFFD; same length, so offsets still fit."""
-    return _SURROGATE.sub("�", text)
+    return text if text.isascii() else _SURROGATE.sub("�", text)
 
 
 def cut_document(text: str, max_tokens: int, offsets: Callable[[str], Sequence[tuple[int, int]]]) -> tuple[str, bool]:

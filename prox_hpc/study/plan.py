@@ -1,6 +1,7 @@
 """From a configuration to the DAG of steps. Pure: what it needs from the disk (the files of a corpus) is passed in.
 
     corpus -> [refine] -> programs -> [execute] -> an arm's corpus -> [tokenize] -> [pretrain] -> [evaluate] -> [report]
+           -> [pilot] -> threshold of [refine] and [execute], where a share of the documents is to be kept
               [filter] ------------------------> an arm's corpus ->    (same)
     seed corpus -> [tokenizer] -> [labels] -> [adapt] -> refiner
 
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from prox_hpc.config import Arm, Checks, Config, Corpus, Refiner
+from prox_hpc.config import Arm, Checks, Config, Corpus, Refiner, Resources
 from prox_hpc.errors import UserError
 from prox_hpc.task import Step
 
@@ -22,8 +23,36 @@ HELD_OUT_SEED = 1_000_003
 RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 PROFILES = ("v1", "deletion_only", "prox_v1")  # of the program language
 
+_CHOICES = {
+    "cluster.assignment": ("leased", "static"),
+    "refiner.layout": ("fused", "shared", "phased"),
+    "refiner.quarantine": ("unrefined", "dropped"),
+}
+"""Settings that are one of a few words (or null, where the schema allows it)."""
+_LOWEST: dict[str, float] = {
+    "cluster.successors": 0,
+    "cluster.grace_s": 0,
+    "cluster.lease_s": 10,  # renewed every quarter of it, over a network filesystem
+    "corpus.allow_failed_blocks": 0,
+    "refiner.seed_corpus.allow_failed_blocks": 0,
+    "refiner.chunk_margin": 0,
+    "refiner.pilot_documents": 100,  # there the standard error of the share kept is up to 5 points
+    "refiner.max_quarantined": 0,
+    "refiner.serve.replicas": 1,
+    "refiner.serve.requests_in_flight": 1,
+    "refiner.serve.max_in_flight": 1,
+    "refiner.serve.batch_requests": 1,
+    "refiner.serve.chunked_prefill_tokens": 1,
+    "refiner.serve.max_total_tokens": 1,
+    "refiner.serve.start_timeout_s": 1,
+    "refiner.serve.request_timeout_s": 1,
+    "refiner.serve.stall_timeout_s": 1,
+    "refiner.serve.restarts": 0,
+}
+"""The least value of settings (null passes)."""
+
 Files = Callable[[Corpus], dict[str, Any]]
-"""Lists and checks the files of a corpus: -> the plain `source` description of `prox_hpc.corpus.read.plan_files`."""
+"""Lists and checks the files of a corpus: -> the plain `source` description of `prox_hpc.corpus.files.plan_files`."""
 
 Identify = Callable[[str], dict[str, Any] | None]
 """What tells one state of a model folder from another ({file: [size, mtime]}); None for a hub name."""
@@ -89,9 +118,8 @@ class _Builder:
         return {"model_files": found} if found else {}
 
     def processes(self, kind: str) -> int:
-        resources = self.config.cluster.resources
-        asked = resources.get(kind) or resources.get("default")
-        return asked.nodes * asked.processes if asked else 1
+        asked = _resources(self.config, kind)
+        return asked.nodes * asked.processes
 
 
 def plan_study(
@@ -107,6 +135,8 @@ def plan_study(
     tasks = max(1, min(config.corpus.tasks, corpus.blocks))
     tokenizer, refiner = _refiner(build, corpus)
     if any(arm.kind == "refined" for arm in config.arm.values()):
+        if _piloted(config):
+            build.add(_pilot(build, corpus, refiner), "pilot")
         refine = build.add(_refine(build, corpus, refiner, tasks), "refine")
         if config.corpus.kind == "generated" or config.corpus.keep_column:
             inputs = {**corpus.inputs(), "programs": refine.address}
@@ -156,7 +186,10 @@ def check(config: Config) -> None:
             _check_refined(config, name, arm)
     if config.corpus.kind not in ("generated", "files"):
         raise UserError(f"corpus.kind={config.corpus.kind}: unknown; one of generated, files")
+    _check_values(config)
+    _check_retention(config)
     _check_models(config)
+    _check_layout(config)
     if not config.seeds:
         raise UserError("seeds: at least one trainee seed is needed; e.g. seeds=[1,2]")
     if len(set(config.seeds)) != len(config.seeds):
@@ -171,7 +204,8 @@ def _check_refined(config: Config, name: str, arm: Arm) -> None:
             raise UserError(f"{key}={profile}: unknown; one of {', '.join(PROFILES)}")
     lowest = refiner.doc_threshold - refiner.chunk_margin
     everything = any(other.kind == "refined" and other.chunk and not other.doc for other in config.arm.values())
-    if arm.doc and arm.chunk and not everything and _first(arm.doc_threshold, lowest) < lowest:
+    known = refiner.doc_retention is None  # else the pilot sets it, and executing refuses what was not programmed
+    if known and arm.doc and arm.chunk and not everything and _first(arm.doc_threshold, lowest) < lowest:
         raise UserError(
             f"arm.{name}.doc_threshold={arm.doc_threshold}: documents that score below {lowest} get no chunk programs; "
             f"set refiner.chunk_margin={refiner.doc_threshold - arm.doc_threshold:g} or more"  # type: ignore[operator]
@@ -182,6 +216,73 @@ def _check_refined(config: Config, name: str, arm: Arm) -> None:
     for key, checks in (("refiner.checks", refiner.checks), (f"arm.{name}.checks", _checks(arm, refiner))):
         if checks.max_removed <= 0 or checks.min_words < 0:
             raise UserError(f"{key}={asdict(checks)}: max_removed must be above 0 and min_words not below 0")
+
+
+def _check_values(config: Config) -> None:
+    """Words nobody knows, and numbers out of range."""
+    for key, choices in _CHOICES.items():
+        value = _setting(config, key)
+        if value is not None and value not in choices:
+            raise UserError(f"{key}={value}: unknown; one of {', '.join(choices)}")
+    for key, lowest in _LOWEST.items():
+        value = _setting(config, key)
+        if value is not None and not value >= lowest:  # so that NaN is refused as well
+            raise UserError(f"{key}={value}: must be {lowest:g} or more")
+    for key, example in (("refiner.doc_retention", 0.3), ("refiner.serve.mem_fraction", 0.8)):
+        value = _setting(config, key)
+        if value is not None and not 0 < value < 1:
+            raise UserError(f"{key}={value}: must be between 0 and 1, e.g. {example}")
+    peak, cluster = config.cluster.peak_tflops, config.cluster
+    if peak is not None and not peak > 0:
+        raise UserError(f"cluster.peak_tflops={peak}: must be above 0; null tells no share of the peak")
+    ask = _resources(config, "refine")
+    if cluster.backend == "slurm" and cluster.grace_s >= 60 * ask.time_min:
+        raise UserError(
+            f"cluster.grace_s={cluster.grace_s}: is all of the {ask.time_min} min of a refine task; "
+            "lower it or raise cluster.resources.refine.time_min"
+        )
+
+
+def _resources(config: Config, kind: str) -> Resources:
+    resources = config.cluster.resources
+    return resources.get(kind) or resources.get("default") or Resources()
+
+
+def _setting(config: Config, key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _check_retention(config: Config) -> None:
+    refiner = config.refiner
+    if refiner.doc_retention is not None and refiner.doc_threshold != Refiner.doc_threshold:
+        raise UserError(
+            f"refiner.doc_threshold={refiner.doc_threshold}: with refiner.doc_retention={refiner.doc_retention} the "
+            "pilot sample sets the threshold; leave out one of the two"
+        )
+    gpus = _resources(config, "refine").gpus
+    if _piloted(config) and gpus and not _resources(config, "pilot").gpus:  # a site's own file may know no pilot yet
+        raise UserError(
+            f"cluster.resources.pilot: asks for no GPU, refine for {gpus}; write into your cluster file's resources: "
+            "`pilot: { gpus: 1, cpus: 8, mem_gb: 64 }` (refiner.doc_retention needs it)"
+        )
+
+
+def _check_layout(config: Config) -> None:
+    refiner = config.refiner
+    refined = [arm for arm in config.arm.values() if arm.kind == "refined"]
+    if not (any(arm.doc for arm in refined) and any(arm.chunk for arm in refined)):
+        return  # only one stage runs: there is nothing to lay out
+    two = not refiner.train and refiner.doc_model != refiner.chunk_model
+    if refiner.layout == "fused" and two:
+        raise UserError(
+            f"refiner.layout=fused: refiner.doc_model={refiner.doc_model} and refiner.chunk_model="
+            f"{refiner.chunk_model} are two models; use shared or phased, or leave it out"
+        )
+    if refiner.layout == "shared" and not two:
+        raise UserError("refiner.layout=shared: both stages have the same model; use fused, or leave it out")
 
 
 def _check_models(config: Config) -> None:
@@ -244,12 +345,45 @@ def _refiner(build: _Builder, corpus: Source) -> tuple[Step | None, Step | None]
     return tokenizer, build.add(adapt, "adapt")
 
 
+def _piloted(config: Config) -> bool:
+    """Whether a pilot sample sets the doc threshold."""
+    return config.refiner.doc_retention is not None and any(a.kind == "refined" and a.doc for a in config.arm.values())
+
+
+def _pilot(build: _Builder, corpus: Source, refiner: Step | None) -> Step:
+    config = build.config
+    keys = ("prompt", "doc_answers", "max_doc_tokens", "doc_model", "doc_retention", "pilot_documents")
+    settings = asdict(config.refiner)
+    meaning = {
+        "refiner": {key: settings[key] for key in keys},
+        "doc_stage": True,
+        "chunk_stage": False,
+        "seed": config.corpus.seed,  # of the sample
+        **corpus.config(),
+        **build.models(config.refiner.doc_model),
+    }
+    inputs = {**corpus.inputs(), **({"refiner": refiner.address} if refiner else {})}
+    runtime = {"serve": settings["serve"], "max_quarantined": settings["max_quarantined"]}
+    return Step("pilot", f"{config.corpus.name}-{config.refiner.name}", meaning, inputs, runtime=runtime)
+
+
 def _refine(build: _Builder, corpus: Source, refiner: Step | None, tasks: int) -> Step:
     config = build.config
     refined = [arm for arm in config.arm.values() if arm.kind == "refined"]
-    keys = ["prompt", "doc_answers", "profile", "max_chunk_tokens", "max_doc_tokens", "max_new_tokens"]
-    keys += ["doc_threshold", "chunk_margin", "constrained", "doc_model", "chunk_model", "caps", "checks"]
+    keys = ["prompt", "doc_answers", "profile", "max_chunk_tokens", "max_doc_tokens", "max_new_tokens", "quarantine"]
+    keys += [
+        "doc_threshold",
+        "doc_retention",
+        "chunk_margin",
+        "constrained",
+        "doc_model",
+        "chunk_model",
+        "caps",
+        "checks",
+    ]
     settings = asdict(config.refiner)
+    piloted = _piloted(config)
+    settings["doc_threshold" if piloted else "doc_retention"] = None
     meaning = {
         "refiner": {key: settings[key] for key in keys},
         "doc_stage": any(arm.doc for arm in refined),
@@ -259,7 +393,10 @@ def _refine(build: _Builder, corpus: Source, refiner: Step | None, tasks: int) -
         **build.models(config.refiner.doc_model, config.refiner.chunk_model),
     }
     inputs = {**corpus.inputs(), **({"refiner": refiner.address} if refiner else {})}
-    runtime = {"serve": asdict(config.refiner.serve)}
+    if piloted:
+        inputs["pilot"] = build.roles["pilot"]
+    runtime = {key: settings[key] for key in ("serve", "layout", "max_quarantined")}
+    runtime |= {key: getattr(config.cluster, key) for key in ("assignment", "lease_s", "grace_s", "peak_tflops")}
     return Step("refine", f"{config.corpus.name}-{config.refiner.name}", meaning, inputs, tasks=tasks, runtime=runtime)
 
 
@@ -287,7 +424,11 @@ def _arm_corpus(build: _Builder, name: str, arm: Arm, corpus: Source, tasks: int
         if arm.kind == "refined":
             settings |= {"doc": arm.doc, "chunk": arm.chunk, "profile": arm.profile}
             settings["doc_threshold"] = _first(arm.doc_threshold, config.refiner.doc_threshold)
+            if arm.doc and arm.doc_threshold is None and _piloted(config):
+                settings |= {"doc_threshold": None, "doc_retention": config.refiner.doc_retention}
+                inputs["pilot"] = build.roles["pilot"]
             settings |= {"checks": asdict(_checks(arm, config.refiner)), "caps": asdict(config.refiner.caps)}
+            settings["quarantine"] = config.refiner.quarantine
             inputs |= {"programs": build.roles["refine"]}
         if arm.kind == "random":
             settings["seed"] = config.corpus.seed

@@ -28,12 +28,16 @@ MARK = {
 
 @dataclass(frozen=True)
 class Row:
-    """One step's state: waiting | queued | running | done | failed | cancelled | stopped (its tasks are gone)."""
+    """One step's state: waiting | queued | running | done | failed | cancelled | stopped (its tasks are gone).
+
+    helpers: further tasks that began, beside the step's own; `tasks_done` counts only those.
+    """
 
     address: str
     state: str
     tasks: int
     tasks_done: int
+    helpers: int = 0
     done: float = 0
     total: float = 0
     unit: str = ""
@@ -69,7 +73,8 @@ def _figure(value: Any) -> str:
 def row(store: Path, step: Step, job_states: dict[str, list[str]], jobs: list[str]) -> Row:
     """The state of one step; `job_states`: Slurm's states of its jobs ({} on one machine)."""
     states = task_states(store, step)
-    done = sum(state.get("state") == "done" for state in states)
+    own, helpers = states[: step.tasks], states[step.tasks :]
+    done = sum(state.get("state") == "done" for state in own)
     begun = [state for state in states if state]
     figures: dict[str, Any] = {}
     for state in begun:
@@ -78,14 +83,16 @@ def row(store: Path, step: Step, job_states: dict[str, list[str]], jobs: list[st
             if state["state"] == "running" or not rate:
                 figures[key] = figures.get(key, 0) + value if rate else value
     errors = [state["error"] for state in states if state.get("error")]
+    errors += [f"interrupted: {state['why']}" for state in states if state.get("state") == "interrupted"]
     now = _state(store, step, begun, done, [s for job in jobs for s in job_states.get(job, [])])
     return Row(
         address=step.address,
         state=now,
         tasks=step.tasks,
         tasks_done=step.tasks if is_published(store, step) else done,
+        helpers=len(helpers),
         done=sum(state.get("done", 0) for state in begun),
-        total=sum(state.get("total", 0) for state in begun) * step.tasks / max(1, len(begun)),
+        total=sum(state.get("total", 0) for state in own) * step.tasks / max(1, sum(map(bool, own))),
         unit=next((state["unit"] for state in begun if "unit" in state), ""),
         figures=figures,
         error=errors[0] if errors else "",
@@ -123,7 +130,9 @@ def _state(store: Path, step: Step, begun: list[dict[str, Any]], done: int, slur
         return "running"
     if living:
         return "running" if "RUNNING" in living else "queued"
-    return "stopped" if any(state["state"] == "running" for state in begun) else "running" if done else "waiting"
+    if any(state["state"] in ("running", "interrupted") for state in begun):
+        return "stopped"
+    return "running" if done else "waiting"
 
 
 def _alive(state: dict[str, Any]) -> bool:
@@ -167,7 +176,8 @@ def table(rows: list[Row], title: str) -> Table:
     if queue:
         shown.add_column("job")
     for item in rows:
-        cells = [item.address, f"[{MARK[item.state]}]{item.state}[/]", f"{item.tasks_done}/{item.tasks}", item.progress]
+        tasks = f"{item.tasks_done}/{item.tasks}" + (f" +{item.helpers}" if item.helpers else "")
+        cells = [item.address, f"[{MARK[item.state]}]{item.state}[/]", tasks, item.progress]
         shown.add_row(*cells, *([",".join(item.jobs)] if queue else []))
     return shown
 

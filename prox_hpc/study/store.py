@@ -40,10 +40,11 @@ def write_step(store: Path, step: Step) -> Path:
 
 
 def task_states(store: Path, step: Step) -> list[dict[str, Any]]:
-    """Newest status of each task ({} where it never started), in task order."""
+    """Newest status of each task ({} where it never started), in task order; then those of tasks that helped."""
     states = []
-    for index in range(step.tasks):
-        path = state_dir(store, step) / "tasks" / f"{index:05d}.json"
+    folder = state_dir(store, step) / "tasks"
+    helpers = sorted(path for path in folder.glob("[0-9]*.json") if int(path.stem) >= step.tasks)
+    for path in [*(folder / f"{index:05d}.json" for index in range(step.tasks)), *helpers]:
         try:
             states.append(json.loads(path.read_text()))
         except FileNotFoundError:

@@ -1,17 +1,26 @@
 """Reading corpora: every format, every kind of bad record, every mistake that `plan_files` must tell."""
 
 import gzip
+import hashlib
 import json
+import pickle
+import shutil
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
 
 from prox_hpc.config import Corpus
-from prox_hpc.corpus.read import Document, Source, open_source, plan_files, task_blocks
+from prox_hpc.corpus import files
+from prox_hpc.corpus.files import plan_files
+from prox_hpc.corpus.read import Document, Source, UnreadableBlock, open_source, task_blocks
 from prox_hpc.corpus.write import block_path, write_block
 from prox_hpc.errors import UserError
 from prox_hpc.programs import execute, parse
@@ -91,12 +100,52 @@ def test_relative_path_is_read_from_any_folder(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 100])
 def test_parquet_blocks_are_row_ranges_that_lose_and_double_nothing(tmp_path: Path, size: int) -> None:
-    path = write(tmp_path / "a.parquet", RECORDS)
+    path = write(tmp_path / "a.parquet", RECORDS)  # row groups of 3, 3 and 1
     source = Source.of_files(plan_files(corpus(path, block_documents=size)))
-    assert [block.index for block in source.blocks] == list(range(-(-len(RECORDS) // size)))
+    assert [block.index for block in source.blocks] == list(range(len(source.blocks)))
+    stops = {1: [1, 2, 3, 4, 5, 6, 7], 2: [1, 3, 4, 6, 7], 3: [3, 6, 7], 5: [3, 7], 7: [7], 100: [7]}
+    assert [block.stop for block in source.blocks] == stops[size]
     assert [d.id for d in read_all(source)] == [r["id"] for r in RECORDS]
     last = source.blocks[-1]
     assert [d.id for d in source.read(last)] == [r["id"] for r in RECORDS[last.start :]]
+
+
+def damage(path: Path, at: float, size: int = 40) -> None:
+    """Overwrite some bytes of a file at that share of it; its size stays."""
+    data = bytearray(path.read_bytes())
+    start = int(len(data) * at)
+    data[start : start + size] = b"\x00\xff" * (size // 2)
+    path.write_bytes(data)
+
+
+def test_of_a_parquet_file_only_the_row_groups_of_the_block_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    texts = [f"{i} " + hashlib.sha512(str(i).encode()).hexdigest() for i in range(3000)]
+    pq.write_table(pa.table({"text": texts}), path, compression="zstd", row_group_size=1000)
+    source = Source.of_files(plan_files(corpus(path, block_documents=400)))
+    damage(path, 0.5)  # a page of the second row group
+    assert [block.stop for block in source.blocks] == [333, 666, 1000, 1333, 1666, 2000, 2333, 2666, 3000]
+    for block in (source.blocks[0], source.blocks[2], source.blocks[6], source.blocks[8]):
+        assert [d.text for d in source.read(block)] == texts[block.start : block.stop]
+    with pytest.raises(UnreadableBlock) as caught:
+        list(source.read(source.blocks[5]))
+    assert caught.value.path == str(path)
+    assert 1000 <= caught.value.row < 2000
+
+
+def test_memory_is_bounded_in_a_row_group_far_larger_than_a_block(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    random = np.random.default_rng(1)
+    texts = [random.bytes(24_000).hex() for _ in range(2000)]  # 96 MB, and no compression to speak of
+    pq.write_table(pa.table({"text": texts}), path, compression="none", use_dictionary=False)
+    assert pq.read_metadata(path).num_row_groups == 1
+    source = Source.of_files(plan_files(corpus(path, block_documents=500)))
+    assert len(source.blocks) == 4
+    before, most = pa.total_allocated_bytes(), 0
+    for document, text in zip(source.read(source.blocks[-1]), texts[1500:], strict=True):
+        assert document.text == text
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 80e6  # Arrow takes 60 MB, however large the row group is
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -117,7 +166,7 @@ def test_list_of_lines_with_keep_flags_gives_gold_programs(tmp_path: Path, suffi
     documents, source = read_path(write(tmp_path / f"p{suffix}", records), text_column="lines", keep_column="keep")
     gold = documents[0]
     assert gold.text == "Home\nMain text.\nMore.\nFooter"
-    assert gold.id == f"p{suffix}:0"
+    assert gold.id == f"p{suffix}:0"  # a file's id is its path in the corpus's folder
     assert gold.metadata == {}
     assert gold.gold_program is not None
     lines = execute(parse(gold.gold_program, "chunk"), gold.text.split("\n")).lines
@@ -167,6 +216,9 @@ def test_bad_records_are_counted_and_the_others_read(tmp_path: Path) -> None:
         "text is not a string": 2,
     }
     assert source.repaired == {"invalid UTF-8": 1, "lone surrogate": 1}
+    rows = {(failure["row"], failure["reason"]) for failure in source.failures}
+    assert rows >= {(1, "invalid JSON"), (3, "record is not an object"), (7, "text is not a string")}
+    assert {failure["path"] for failure in source.failures} == {str(tmp_path / "bad.jsonl")}
     assert len(documents) + sum(source.failed.values()) == len([line for line in lines if line])
     counts = write_block(block_path(tmp_path / "out", 0), documents)  # and all of it can be written and read back
     assert counts["documents"] == len(documents)
@@ -259,8 +311,204 @@ def test_a_file_that_changed_after_planning_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", RECORDS)
     source = Source.of_files(plan_files(corpus(path)))
     path.write_bytes(path.read_bytes() + b'{"text": "later"}\n')
-    with pytest.raises(UserError, match="changed since"):
+    with pytest.raises(UnreadableBlock, match="changed since"):
         read_all(source)
+    path.unlink()
+    with pytest.raises(UnreadableBlock, match="is gone"):
+        read_all(source)
+
+
+def pages(number: int) -> list[dict[str, object]]:
+    """Records that do not compress away, so that damage hits some of them."""
+    return [{"id": str(i), "text": f"{i} " + hashlib.sha512(str(i).encode()).hexdigest() * 9} for i in range(number)]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst", ".parquet"])
+def test_a_file_that_breaks_off_fails_its_block_and_says_how_far_it_was_read(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a{suffix}", pages(5000))
+    source = Source.of_files(plan_files(corpus(path, block_documents=30_000)))
+    # not in a Parquet file's footer; without checksums a few bytes may go unseen
+    damage(path, 0.3 if suffix == ".parquet" else 0.8, 4000)
+    for read in (source.read, source.read_stored):
+        documents = []
+        with pytest.raises(UnreadableBlock) as caught:
+            documents.extend(iter(read(source.blocks[0])))
+        error: UnreadableBlock = pickle.loads(pickle.dumps(caught.value))  # as it comes out of a process pool
+        assert 0 < error.row < 5000
+        assert error.path == str(path)
+        assert f"only {error.row} records" in error.reason
+        assert str(path) in str(error)
+        assert "\n" not in str(error)
+
+
+def test_a_broken_artifact_block_fails_alike(tmp_path: Path) -> None:
+    path = block_path(tmp_path, 0)
+    write_block(path, [Document(str(i), str(page["text"]), {}) for i, page in enumerate(pages(3000))])
+    damage(path, 0.5, 4000)
+    source = Source.of_artifact(tmp_path)
+    for read in (source.read, source.read_stored):
+        with pytest.raises(UnreadableBlock, match=r"00000\.parquet"):
+            list(read(source.blocks[0]))
+
+
+def test_another_kind_of_file_among_many_is_unreadable_not_empty(tmp_path: Path) -> None:
+    for number in range(files.SAMPLE_FILES * 3):
+        write(tmp_path / f"{number:03d}.jsonl", RECORDS)
+    wrong = tmp_path / "001.jsonl"
+    wrong.write_bytes(b"\x89PNG\n\x00\x01\n")
+    source = Source.of_files(plan_files(corpus(tmp_path)))
+    assert source.blocks[1].path == str(wrong)
+    with pytest.raises(UnreadableBlock, match="none of its 2 lines is a JSON object"):
+        list(source.read(source.blocks[1]))
+
+
+def test_examples_of_failures_are_few_and_of_one_block(tmp_path: Path) -> None:
+    good = b'{"text": "good"}\n'
+    (tmp_path / "a.jsonl").write_bytes(good + b"\n" + b"broken\n" * 50 + good)
+    (tmp_path / "b.jsonl").write_bytes(good * 3 + b'{"text": 3}\n' + good)
+    source = Source.of_files(plan_files(corpus(tmp_path)))
+    first, second = source.blocks
+    assert [d.id for d in source.read(first)] == ["a.jsonl:0", "a.jsonl:52"]  # lines as an editor counts them, from 0
+    assert [failure["row"] for failure in source.failures] == list(range(2, 22))
+    others = source.apart()
+    list(source.read(second))
+    assert source.failures == [{"path": second.path, "row": 3, "reason": "text is not a string"}]
+    assert source.failed == {"invalid JSON": 50, "text is not a string": 1}
+    assert not others.failed
+    assert list(others.read(second)) == list(source.read(second))
+
+
+def test_ids_are_paths_in_the_folder_and_stay_when_the_corpus_moves(tmp_path: Path) -> None:
+    for name in ("a/part-0.jsonl", "b/part-0.jsonl", "b/deep/part-0.parquet"):
+        (tmp_path / "old" / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / "old" / name, [{"text": "one"}, {"text": "two"}])
+    documents, _ = read_path(tmp_path / "old")
+    ids = [d.id for d in documents]
+    assert ids == [f"{n}:{i}" for n in ("a/part-0.jsonl", "b/deep/part-0.parquet", "b/part-0.jsonl") for i in (0, 1)]
+    assert [d.id for d in read_path(f"{tmp_path}/old/*/part-0.jsonl")[0]] == [i for i in ids if "deep" not in i]
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    assert [d.id for d in read_path(tmp_path / "new")[0]] == ids
+    assert [d.id for d in read_path(f"file://{tmp_path}/new/")[0]] == ids
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path / "new"), "/moved", recursive=True)
+    assert [d.id for d in read_path("memory://moved")[0]] == ids
+
+
+def test_all_other_columns_travel_along(tmp_path: Path) -> None:
+    seen = datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
+    row: dict[str, Any] = {
+        "id": "x",
+        "text": "a page",
+        "day": date(2024, 5, 6),
+        "seen": seen,
+        "price": Decimal("1.50"),
+        "links": [{"href": "/a", "rel": ["x", None]}, {"href": None, "rel": []}],
+        "scores": {"quality": 0.25, "deep": {"n": 3}},
+        "flags": [True, None],
+        "raw": b"bytes",
+        "nothing": None,
+    }
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
+    documents, source = read_path(tmp_path / "a.parquet")
+    others = {key: value for key, value in row.items() if key not in ("id", "text")}
+    assert documents == [Document("x", "a page", others)]
+    assert not source.repaired
+    write_block(block_path(tmp_path / "out", 0), documents)
+    metadata = read_all(Source.of_artifact(tmp_path / "out"))[0].metadata
+    assert metadata["links"] == others["links"]
+    assert metadata["scores"] == others["scores"]
+    assert (metadata["day"], metadata["price"], metadata["flags"]) == ("2024-05-06", "1.50", [True, None])
+    assert datetime.fromisoformat(metadata["seen"]) == seen
+
+
+def test_values_beyond_python_cost_neither_the_record_nor_the_file(tmp_path: Path) -> None:
+    bad = pa.Array.from_buffers(pa.string(), 2, pa.array([b"ok", b"bad \xff"], pa.binary()).buffers())
+    table = pa.table(
+        {
+            "text": ["one", "two"],
+            "when": pa.array([0, 10**15], pa.timestamp("ms")),  # the year 33658
+            "nested": pa.StructArray.from_arrays([bad], ["name"]),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    documents, source = read_path(tmp_path / "a.parquet")
+    assert [d.text for d in documents] == ["one", "two"]
+    assert documents[0].metadata == {"when": datetime(1970, 1, 1), "nested": {"name": "ok"}}
+    assert documents[1].metadata["nested"] == {"name": "bad \ufffd"}
+    assert str(10**15) in documents[1].metadata["when"]
+    assert source.repaired == {"value beyond Python's range": 1, "invalid UTF-8": 1}
+
+
+@pytest.mark.parametrize("name", ["b.jsonl.gz", "b.jsonl.zst", "b.parquet", "b.jsonl"])
+def test_a_corrupt_file_is_an_error_or_counts_against_the_allowance(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    for good in ("a.jsonl", "c.parquet"):
+        write(tmp_path / good, RECORDS)
+    (tmp_path / name).write_bytes(b"garbage\n" * 9)
+    with pytest.raises(UserError, match=r"corpus\.allow_failed_blocks=1") as caught:
+        plan_files(corpus(tmp_path))
+    assert str(tmp_path / name) in str(caught.value)
+    source = Source.of_files(plan_files(corpus(tmp_path, allow_failed_blocks=1)))
+    warned = capsys.readouterr().err
+    assert warned.startswith("warning: ")
+    assert str(tmp_path / name) in warned
+    assert source.allowed == 1
+    broken_block = next(block for block in source.blocks if block.path.endswith(name))
+    with pytest.raises(UnreadableBlock):
+        list(source.read(broken_block))
+    for good in ("a.jsonl", "c.parquet"):
+        (tmp_path / good).unlink()
+    with pytest.raises(UserError, match="corrupt"):
+        plan_files(corpus(tmp_path, allow_failed_blocks=9))
+
+
+def test_an_empty_compressed_file_is_a_lost_one(tmp_path: Path) -> None:
+    for number in range(files.SAMPLE_FILES * 3):
+        write(tmp_path / f"{number:03d}.jsonl.zst", RECORDS)
+    (tmp_path / "001.jsonl.zst").write_bytes(b"")
+    with pytest.raises(UserError, match=r"001\.jsonl\.zst.*empty"):
+        plan_files(corpus(tmp_path))
+
+
+def test_every_footer_is_read_but_of_the_other_files_only_a_sample(tmp_path: Path) -> None:
+    for number in range(files.SAMPLE_FILES * 3):
+        write(tmp_path / f"{number:03d}.jsonl.gz", RECORDS)
+    (tmp_path / "001.jsonl.gz").write_bytes(b"garbage")
+    assert len(plan_files(corpus(tmp_path))["files"]) == files.SAMPLE_FILES * 3
+    (tmp_path / "000.jsonl.gz").write_bytes(b"garbage")
+    with pytest.raises(UserError, match=r"000\.jsonl\.gz"):
+        plan_files(corpus(tmp_path))
+    for path in tmp_path.iterdir():
+        path.unlink()
+        write(path.with_name(f"{path.name[:3]}.parquet"), RECORDS)
+    (tmp_path / "001.parquet").write_bytes((tmp_path / "000.parquet").read_bytes()[:-4])
+    with pytest.raises(UserError, match=r"001\.parquet"):
+        plan_files(corpus(tmp_path))
+
+
+def test_of_a_large_compressed_file_only_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(jsonl(pages(2000)))[:-20])
+    with pytest.raises(UserError, match="corrupt"):
+        plan_files(corpus(path))
+    monkeypatch.setattr(files, "SAMPLE_BYTES", 1 << 20)
+    assert [file["size"] for file in plan_files(corpus(path))["files"]] == [path.stat().st_size]
+    with pytest.raises(UserError, match="its columns are id, text"):
+        plan_files(corpus(path, text_column="body"))
+
+
+def test_linked_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "corpus").mkdir()
+    target = write(tmp_path / "blobs" / "a.jsonl", RECORDS)
+    (tmp_path / "corpus" / "x.jsonl").symlink_to(target)
+    description = plan_files(corpus(tmp_path / "corpus"))
+    assert description["files"][0]["size"] == target.stat().st_size
+    assert len(read_all(Source.of_files(description))) == len(RECORDS)
+    target.unlink()
+    with pytest.raises(UserError, match="corrupt or cut off"):
+        plan_files(corpus(tmp_path / "corpus"))
 
 
 def test_open_source_of_task_and_its_share_of_blocks(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from prox_hpc.config import Corpus
 from prox_hpc.corpus import filters, generate, heldout
-from prox_hpc.corpus.read import Source, plan_files
+from prox_hpc.corpus.files import plan_files
+from prox_hpc.corpus.read import Source
 from prox_hpc.corpus.write import block_path
 from prox_hpc.errors import UserError
 from prox_hpc.publish import publish_json

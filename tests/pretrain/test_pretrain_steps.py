@@ -9,6 +9,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from prox_hpc.config import Corpus
+from prox_hpc.corpus.files import plan_files
 from prox_hpc.corpus.read import Document
 from prox_hpc.corpus.write import block_path, write_block
 from prox_hpc.errors import UserError
@@ -17,6 +19,7 @@ from prox_hpc.pretrain import tokenize
 from prox_hpc.pretrain.tokenize import token_dtype
 from prox_hpc.publish import publish_json
 from prox_hpc.task import Step, Task
+from prox_hpc.train.data import Packed
 
 TEXTS = [
     [f"The city of Arn{i} lies on the river Sol{i % 7}.\nIts mayor is Ms Vel{i % 5}.\n" for i in range(60)],
@@ -190,3 +193,24 @@ def test_vocabularies_must_fit(store: Path, tokens: str, tokenizer: str) -> None
     loaded.save_pretrained(other.out / "tokenizer")
     with pytest.raises(UserError, match="has 401 tokens, but the corpus was packed with one of 400"):
         pretrain.run(Task(pretrain_step(tokens, published(other, {})), 0, store))
+
+
+def test_an_unreadable_file_costs_its_block_where_that_is_allowed(store: Path, tokenizer: str, tmp_path: Path) -> None:
+    for name in "abc":
+        lines = [json.dumps({"id": f"{name}{i}", "text": TEXTS[0][i]}) + "\n" for i in range(20)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    sources = [plan_files(Corpus("mine", "files", path=str(tmp_path), allow_failed_blocks=n)) for n in (0, 1)]
+    broken = tmp_path / "b.jsonl"
+    broken.write_bytes(b"\x00" * broken.stat().st_size)
+    strict, lenient = (
+        Task(Step("tokenize", "files", {"tokenizer": None, "source": source}, {"tokenizer": tokenizer}), 0, store)
+        for source in sources
+    )
+    for task in (strict, lenient):
+        tokenize.run(task)
+        assert sorted(path.name for path in (task.out / "blocks").glob("*.bin")) == ["00000.bin", "00002.bin"]
+    summary = tokenize.seal(lenient)
+    assert (summary["blocks"], summary["failed_blocks"], summary["documents"]) == (2, 1, 40)
+    assert Packed.open(lenient.out / "blocks", 64, 1).total_tokens == summary["tokens"]
+    with pytest.raises(RuntimeError, match=r"b\.jsonl: none of its 1 lines is a JSON object"):
+        tokenize.seal(strict)

@@ -15,20 +15,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from prox_hpc.config import Corpus, Refiner
-from prox_hpc.corpus.read import Document, open_source, plan_files
+from prox_hpc.corpus.files import plan_files
+from prox_hpc.corpus.read import Document, open_source
 from prox_hpc.errors import UserError
 from prox_hpc.programs import parse, split_chunks
 from prox_hpc.programs.record import text_hash
 from prox_hpc.publish import publish_json
 from prox_hpc.refine import execute, tokens
 from prox_hpc.refine import task as refine
+from prox_hpc.refine.chunk import ChunkStage
 from prox_hpc.refine.counts import Digest
 from prox_hpc.refine.doc import DocStage
+from prox_hpc.serve.prompt import TEMPLATES, render_chunk
 from prox_hpc.serve.server import ServerError
 from prox_hpc.task import Step, Task
 
 Publish = Callable[..., str]
 SERVE = {"device": "cpu", "dtype": "float32", "max_total_tokens": 8192, "requests_in_flight": 8}
+SIZE = 150  # of a block: three hold more than there is room for between reading and writing
 LINES = ["Home | About | Contact", "The quick brown fox jumps over the lazy dog.", "Share this page", "Cookies"]
 
 
@@ -90,11 +94,12 @@ def refined(tiny_refiner: Path, tmp_path_factory: pytest.TempPathFactory) -> Tas
     folder = tmp_path_factory.mktemp("refine")
     # The threshold lies within the scores of these pages, so that both verdicts occur; its margin covers some of them.
     config = settings(tiny_refiner, doc_threshold=0.5, chunk_margin=0.2)
-    config |= {"source": files(folder / "pages", blocks=3, size=40)}
-    task = Task(Step("refine", "pages-tiny", config, runtime={"serve": SERVE}), 0, folder / "store")
+    config |= {"source": files(folder / "pages", blocks=3, size=SIZE)}
+    once = Step("refine", "pages-tiny", config, runtime={"serve": {**SERVE, "restarts": 0}})
+    task = Task(replace(once, runtime={"serve": SERVE}), 0, folder / "store")
     killer = kill_server_after(task.out / "blocks" / "00000.json")
     with pytest.raises(ServerError, match=r"(?s)ended by signal SIGKILL.*last lines of"):
-        refine.run(task)
+        refine.run(Task(once, 0, folder / "store"))
     killer.join()
     with pytest.raises(RuntimeError, match="of 3 blocks are missing"):
         refine.seal(task)
@@ -125,7 +130,7 @@ def summary(task: Task) -> dict[str, Any]:
 
 def test_every_document_comes_out_once(refined: Task) -> None:
     counts = summary(refined)["documents"]
-    assert counts["in"] == 3 * 40 + 8 + 3
+    assert counts["in"] == 3 * SIZE + 8 + 3
     assert counts["failed"] == 2
     assert summary(refined)["failures"] == {"invalid JSON": 1, "text is null or missing": 1}
     assert counts["in"] == counts["kept"] + counts["dropped"] + counts["failed"]
@@ -295,18 +300,46 @@ def test_long_documents_fit_the_limit_by_head_and_tail(tiny_refiner: Path) -> No
 
 
 def test_chunks_hold_all_lines_within_the_limit(tiny_refiner: Path) -> None:
-    from prox_hpc.refine.chunk import ChunkStage
-
     model = tokens.load(str(tiny_refiner))
     stage = ChunkStage.of(model, "tags", 100, 24, 130, constrained=False)
     text = "\n".join([page(1, 30), "very " * 500, "x" * 50_000, page(2, 30)])
-    asked = stage.prompts(text)
-    assert [line for one in asked for line in one.chunk.lines] == text.split("\n")
-    assert [one.chunk.lines[0][:5] for one in asked if one.ids is None] == ["very ", "xxxxx"]
-    assert all(one.chunk.oversized == (one.ids is None) for one in asked)
+    empty, asked = stage.prompts(["", text])
+    assert [(one.first_line, one.line_count) for one in empty] == [(0, 1)]
+    lines = text.split("\n")
+    assert [line for one in asked for line in lines[one.first_line : one.first_line + one.line_count]] == lines
+    assert [lines[one.first_line][:5] for one in asked if one.ids is None] == ["very ", "xxxxx"]
+    assert all(one.program(None).oversized == (one.ids is None) for one in asked)
     assert len(asked) > 6
     assert all(len(one.ids) <= 130 for one in asked if one.ids is not None)
-    assert split_chunks("a\nb", lambda lines: [60 for _ in lines], 100)[1].lines == ("b",)
+
+
+@pytest.mark.parametrize("prompt", ["tags", "llama2"])
+@pytest.mark.parametrize("line_feeds", ["alone", "merged"])
+def test_a_chunk_is_shown_as_if_it_were_tokenised_by_itself(tiny_refiner: Path, prompt: str, line_feeds: str) -> None:
+    """Documents are tokenised whole and cut; with `merged`, a token of the vocabulary reaches over the line's end."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    model = tokens.load(str(tiny_refiner))
+    if line_feeds == "merged":
+        tokenizer = Tokenizer(models.BPE())
+        whole = pre_tokenizers.Sequence([pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        tokenizer.pre_tokenizer = whole
+        tokenizer.train_from_iterator(["1]a\n[0"] * 99, trainers.BpeTrainer(vocab_size=300, show_progress=False))
+        model = replace(model, tokenizer=tokenizer, context=9000)
+    stage = ChunkStage.of(model, prompt, 400, 24, 2000, constrained=False)
+    texts = ["", "\n\n", "a  \n  b\r\n\tc\n", "<chunk>\n</chunk>\n<|endoftext|>\u2028x\n", page(1, 80)]
+    several = 0
+    for text, asked in zip(texts, stage.prompts(texts), strict=True):
+        chunks = split_chunks(text, lambda lines: [len(ids) for ids in model.encode(lines)], 400)
+        assert [(one.first_line, one.line_count) for one in asked] == [(c.first_line, len(c.lines)) for c in chunks]
+        several += len(chunks) > 1
+        for chunk, one in zip(chunks, asked, strict=True):
+            shown = model.encode([render_chunk(prompt, chunk)], TEMPLATES[prompt].add_special_tokens)[0]
+            if line_feeds == "alone":
+                assert one.ids == shown
+            else:
+                assert model.tokenizer.decode(one.ids or []) == model.tokenizer.decode(shown)
+    assert several
 
 
 def test_settings_default_to_the_schemas() -> None:

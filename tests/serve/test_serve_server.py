@@ -1,13 +1,12 @@
 """A real SGLang server: what it answers, what it gives away, and what it leaves behind."""
 
 import asyncio
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 from prox_hpc.config import Serve
 from prox_hpc.errors import UserError
 from prox_hpc.programs import chunk_grammar, doc_grammar, parse
-from prox_hpc.serve.client import Client, Generation, Score
+from prox_hpc.serve.client import Client, Generating, Question, Refused, Scoring
 from prox_hpc.serve.server import Server, ServerError, check_model
 
 SERVE = Serve(device="cpu", dtype="float32", max_total_tokens=8192, requests_in_flight=8)
@@ -40,6 +39,17 @@ def model(tiny_refiner: Path) -> Any:
     return LlamaForCausalLM.from_pretrained(tiny_refiner).eval()
 
 
+def ask(server: Server, question: Question, prompts: Sequence[Sequence[int]]) -> list[Any]:
+    """The answers of one call, in the prompts' order."""
+
+    async def call() -> dict[int, Any]:
+        async with Client(server) as client:
+            return {number: answer async for number, answer in client.ask(question, prompts)}
+
+    answers = asyncio.run(call())
+    return [answers[number] for number in range(len(prompts))]
+
+
 def descendants(pid: int) -> list[psutil.Process]:
     process = psutil.Process(pid)
     return [process, *process.children(recursive=True)]
@@ -53,11 +63,7 @@ def wait_gone(processes: list[psutil.Process]) -> list[psutil.Process]:
 def test_scores_are_the_models_log_probabilities(server: Server, model: Any) -> None:
     import torch
 
-    async def ask() -> list[Score]:
-        async with Client(server) as client:
-            return await asyncio.gather(*(client.score(ids, KEEP, DROP) for ids in PROMPTS))
-
-    for ids, score in zip(PROMPTS, asyncio.run(ask()), strict=True):
+    for ids, score in zip(PROMPTS, ask(server, Scoring(KEEP, DROP), PROMPTS), strict=True):
         with torch.no_grad():
             expected = torch.log_softmax(model(torch.tensor([ids])).logits[0, -1].double(), -1)
         assert score.keep == pytest.approx(expected[KEEP].item(), abs=1e-4)
@@ -71,15 +77,10 @@ def test_scores_are_the_models_log_probabilities(server: Server, model: Any) -> 
 
 def test_greedy_decoding_is_the_models(server: Server, model: Any) -> None:
     import torch
-
-    async def ask() -> list[Generation]:
-        async with Client(server) as client:
-            return await asyncio.gather(*(client.generate(ids, 12, None, [0]) for ids in PROMPTS))
-
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(server.model)
-    for ids, answer in zip(PROMPTS, asyncio.run(ask()), strict=True):
+    for ids, answer in zip(PROMPTS, ask(server, Generating(12, None, (0,)), PROMPTS), strict=True):
         prompt = torch.tensor([ids])
         output = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, do_sample=False)
         generated = output[0, len(ids) :].tolist()
@@ -90,27 +91,16 @@ def test_greedy_decoding_is_the_models(server: Server, model: Any) -> None:
 
 def test_constrained_answers_are_programs(server: Server) -> None:
     """An untrained model can write nothing but programs, cut off by the token limit or whole."""
-
-    async def ask() -> list[tuple[str, Generation]]:
-        async with Client(server) as client:
-            jobs = []
-            for ids in PROMPTS:
-                jobs.append(("chunk", client.generate(ids, 60, chunk_grammar(max_string_chars=20), [0])))
-                jobs.append(("doc", client.generate(ids, 60, doc_grammar(), [0])))
-            return list(zip([stage for stage, _ in jobs], await asyncio.gather(*(j for _, j in jobs)), strict=True))
-
-    for stage, answer in asyncio.run(ask()):
-        program = parse(answer.text, stage, truncated=answer.truncated)  # type: ignore[arg-type]
-        assert program.status == ("truncated" if answer.truncated else "ok"), answer
+    for stage, grammar in (("chunk", chunk_grammar(max_string_chars=20)), ("doc", doc_grammar())):
+        for answer in ask(server, Generating(60, grammar, (0,)), PROMPTS):
+            program = parse(answer.text, stage, truncated=answer.truncated)  # type: ignore[arg-type]
+            assert program.status == ("truncated" if answer.truncated else "ok"), answer
 
 
 def test_a_refused_request_is_an_error_that_says_why(server: Server) -> None:
-    async def ask() -> Generation:
-        async with Client(server) as client:
-            return await client.generate([5] * 600, 4)
-
-    with pytest.raises(ServerError, match="context length"):
-        asyncio.run(ask())
+    for question in (Scoring(KEEP, DROP), Generating(4)):
+        with pytest.raises(Refused, match="context length"):
+            ask(server, question, [[5], [5] * 600])
 
 
 def test_the_version_is_the_servers_own(server: Server) -> None:
@@ -243,38 +233,3 @@ def test_model_folders_are_looked_at_before_the_start(tmp_path: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
     check_model(str(folder))
     check_model("owner/name")  # a hub name is the hub's to judge
-
-
-def test_a_lost_connection_is_tried_again_before_it_is_an_error(tiny_refiner: Path, tmp_path: Path) -> None:
-    """A server that hangs up twice and then answers."""
-    server = Server(str(tiny_refiner), SERVE, tmp_path / "server.log")
-
-    async def ask() -> int:
-        calls = 0
-
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal calls
-            calls += 1
-            await reader.readuntil(b"\r\n\r\n")
-            if calls > 2:
-                meta = {"finish_reason": {"type": "stop"}, "completion_tokens": 2}
-                body = json.dumps({"text": "keep_chunk()", "meta_info": meta}).encode()
-                head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-                writer.write(head.encode() + body)
-                await writer.drain()
-            writer.close()
-
-        listener = await asyncio.start_server(answer, "127.0.0.1", 0)
-        server.port = listener.sockets[0].getsockname()[1]
-        async with listener, Client(server) as client:
-            assert await client.generate([5], 2) == Generation("keep_chunk()", False, 2)
-        return calls
-
-    assert asyncio.run(ask()) == 3
-
-    async def ask_nobody() -> None:
-        async with Client(server) as client:
-            await client.generate([5], 2)
-
-    with pytest.raises(ServerError, match="4 tries"):
-        asyncio.run(ask_nobody())

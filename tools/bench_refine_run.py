@@ -1,0 +1,192 @@
+"""One refine step run as a cluster would run it (`python -m prox_hpc.worker STEP.json 0`) and watched from outside.
+
+Time counts from the first ready server to the last published block, so loading Python, weights and kernels is left out
+and reading, tokenising, asking, executing, writing and publishing are in. Processor time is sampled from /proc apart
+for the task's own processes and for its servers'; a sample of the tree takes about a millisecond, four times a second.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench_refine_profile import summed
+
+from prox_hpc.publish import replace_json
+from prox_hpc.task import Step, Task
+
+READY = "ready to roll"
+"""What SGLang writes to its log when it takes requests."""
+ECHO = "echo_server"
+SERVERS = ("sglang", ECHO)
+SAMPLED_S = 0.25
+PROFILER = Path(__file__).with_name("bench_refine_profile.py")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A finished step. seconds: from ready to done. cpu: processor seconds in that time, by `task` and `server`."""
+
+    seconds: float
+    started_s: float
+    cpu: dict[str, float]
+    peak_mb: dict[str, float]
+    summary: dict[str, Any]
+    out: Path
+    telemetry: list[Any] = field(default_factory=list)
+    profile: dict[str, Any] | None = None
+
+
+@dataclass
+class _Watch:
+    """Samples of a process tree: (time, processor seconds by kind)."""
+
+    pid: int
+    samples: list[tuple[float, dict[str, float]]] = field(default_factory=list)
+    peak: dict[str, float] = field(default_factory=dict)
+    ended: dict[int, tuple[str, float]] = field(default_factory=dict)
+
+    def sample(self) -> None:
+        import psutil
+
+        memory: dict[str, float] = {}
+        kinds: dict[int, str] = {}
+        try:
+            root = psutil.Process(self.pid)
+            members = [root, *root.children(recursive=True)]  # parents before their children
+        except psutil.NoSuchProcess:
+            return
+        for member in members:
+            try:
+                kinds[member.pid] = kind = self._kind(member, kinds)
+                times = member.cpu_times()
+                memory[kind] = memory.get(kind, 0.0) + member.memory_info().rss / 1e6
+                self.ended[member.pid] = (kind, times.user + times.system)
+            except psutil.Error:
+                continue  # it ended meanwhile; what it had used was noted last time
+        total: dict[str, float] = {}
+        for kind, seconds in self.ended.values():
+            total[kind] = total.get(kind, 0.0) + seconds
+        self.samples.append((time.time(), total))
+        self.peak = {kind: max(memory.get(kind, 0.0), self.peak.get(kind, 0.0)) for kind in {*memory, *self.peak}}
+
+    def echo_listens(self) -> bool:
+        """Whether an echo server takes connections; it has no start-up to speak of and logs nothing."""
+        import psutil
+
+        try:
+            members = psutil.Process(self.pid).children(recursive=True)
+            return any(
+                ECHO in " ".join(member.cmdline()) and any(c.status == "LISTEN" for c in member.net_connections("tcp"))
+                for member in members
+            )
+        except psutil.Error:
+            return False
+
+    def _kind(self, member: Any, kinds: dict[int, str]) -> str:
+        parent = kinds.get(member.ppid(), "task")
+        return "server" if parent == "server" or any(s in " ".join(member.cmdline()) for s in SERVERS) else "task"
+
+    def between(self, begin: float, end: float) -> dict[str, float]:
+        """Processor seconds by kind, interpolated between samples."""
+        kinds = self.samples[-1][1] if self.samples else {}
+        return {kind: round(self._at(end, kind) - self._at(begin, kind), 3) for kind in kinds}
+
+    def _at(self, moment: float, kind: str) -> float:
+        place = bisect_left([when for when, _ in self.samples], moment)
+        if place in (0, len(self.samples)):
+            return self.samples[min(place, len(self.samples) - 1)][1].get(kind, 0.0)
+        (t0, before), (t1, after) = self.samples[place - 1 : place + 1]
+        low, high = before.get(kind, 0.0), after.get(kind, 0.0)
+        return low + (high - low) * (moment - t0) / (t1 - t0)
+
+
+def make_step(name: str, refiner: dict[str, Any], serve: dict[str, Any], source: dict[str, Any], stages: str) -> Step:
+    """A refine step over `source`; stages: `doc`, `chunk` or `both`."""
+    config = {
+        "refiner": refiner,
+        "doc_stage": stages != "chunk",
+        "chunk_stage": stages != "doc",
+        "program_all": False,
+        "source": source,
+    }
+    return Step("refine", name, config, runtime={"serve": serve})
+
+
+def run_step(step: Step, store: Path, profile: bool = False) -> Ran:
+    """Run the step's only task in a fresh store; RuntimeError with its last lines when it fails."""
+    task = Task(step, 0, store)
+    if task.out.exists():
+        raise RuntimeError(f"{task.out}: exists already; every run needs a store of its own")
+    step_file = task.state / "step.json"
+    replace_json(step_file, step.to_json())
+    samples = task.state / "profile.samples"
+    command = [sys.executable, str(PROFILER), str(samples)] if profile else [sys.executable, "-m", "prox_hpc.worker"]
+    log = task.state / "bench.out"
+    with log.open("wb") as output:
+        started = time.time()
+        process = subprocess.Popen([*command, str(step_file), "0"], stdout=output, stderr=subprocess.STDOUT)
+        watch = _Watch(process.pid)
+        try:
+            ready = _follow(process, task, watch)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    if process.returncode:
+        raise RuntimeError(f"the refine step failed; see {log}:\n" + "\n".join(_tail(log)))
+    if ready is None:
+        raise RuntimeError(f"{task.state}: no server's log says that it is {READY}")
+    end = max(path.stat().st_mtime_ns for path in (task.out / "blocks").glob("*.json")) / 1e9
+    summary = json.loads((task.out / "artifact.json").read_text())["summary"]
+    peak = {kind: round(value, 1) for kind, value in watch.peak.items()}
+    return Ran(
+        end - ready,
+        ready - started,
+        watch.between(ready, end),
+        peak,
+        summary,
+        task.out,
+        _telemetry(task),
+        summed(samples, ready, end) if profile else None,
+    )
+
+
+def _follow(process: subprocess.Popen[bytes], task: Task, watch: _Watch) -> float | None:
+    """Watch the process to its end; -> when its first server was ready."""
+    ready: float | None = None
+    while process.poll() is None:
+        if ready is None and (_is_ready(task) or watch.echo_listens()):
+            ready = time.time()
+        if not watch.samples or time.time() - watch.samples[-1][0] >= SAMPLED_S:
+            watch.sample()
+        time.sleep(0.02 if ready is None else SAMPLED_S)
+    return ready
+
+
+def _is_ready(task: Task) -> bool:
+    return any(READY in log.read_text(errors="replace") for log in task.state.rglob("*.log"))
+
+
+def _telemetry(task: Task) -> list[Any]:
+    """The last line of every file of JSON lines that the task left in its state folder."""
+    files = [*task.state.rglob("*.jsonl"), *task.out.rglob("*.jsonl")]
+    return [json.loads(lines[-1]) for file in sorted(files) if (lines := file.read_text().splitlines())]
+
+
+def _tail(log: Path) -> list[str]:
+    return log.read_text(errors="replace").splitlines()[-30:]
+
+
+def cores(wanted: int) -> list[int]:
+    """Keep this process and its children to so many cores; -> those cores."""
+    mine = sorted(os.sched_getaffinity(0))[:wanted]
+    os.sched_setaffinity(0, mine)
+    return mine
