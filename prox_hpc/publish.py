@@ -45,11 +45,15 @@ def publish_file(path: Path, write: Callable[[Path], object]) -> bool:
 
 def publish_draft(draft: Path, path: Path) -> bool:
     """Give a finished temporary file beside it the name `path`; False when another task was first. The draft stays."""
-    _sync(draft)
     try:
+        _sync(draft)
         os.link(draft, path)
     except FileExistsError:
         return False
+    except FileNotFoundError:
+        if path.exists():  # others were first and sealed the step, with which drafts are cleared away
+            return False
+        raise
     _sync(path.parent)
     return True
 

@@ -107,7 +107,9 @@ def _maker(folder: Path) -> MakeRun:
         publish_json(source / "artifact.json", {"summary": {}})
         config = {"refiner": {}, "doc_stage": True, "chunk_stage": True} | config
         step = Step("refine", name, config, {"corpus": corpus.address})
-        _refine(Task(step, 0, store), blocks, published)
+        task = Task(step, 0, store)
+        if not (task.out / "blocks").exists():  # else the very same run was made before
+            _refine(task, blocks, published)
         study = folder / "runs" / name
         steps = {one.address: one.to_json() for one in (corpus, step)}
         replace_json(store / "steps" / step.address / "step.json", step.to_json())

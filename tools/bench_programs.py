@@ -8,8 +8,9 @@ removals, mostly of runs of lines that are not to be kept, and normalisations of
 
 Measured in turns within one run, so that a slow minute of the machine slows all of them: `refine` is
 `prox_hpc.programs.refine_document` (parse, execute, outcomes with reasons, spans, checks), `refine_words` reads the
-result's word counts as well (they are counted when asked for), `record` makes the provenance record with its hashes,
-`ast` is `ast_programs.refine_document`. All results are compared before anything is timed. Prints JSON.
+result's word counts as well (they are counted when asked for), `record` executes in UTF-8, as the steps do, and makes
+the provenance record with its hashes, `ast` is `ast_programs.refine_document`. All results are compared before anything
+is timed. Prints JSON.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Work:
 
     identity: str
     text: str
+    utf8: bytes
     chunks: list[ChunkProgram]
 
 
@@ -125,7 +127,8 @@ def make_work(lines: Iterator[Line], most: int, seed: int) -> list[Work]:
     return [
         Work(
             f"document-{number}",
-            "\n".join(text for text, _ in document),
+            text := "\n".join(text for text, _ in document),
+            text.encode(),
             [ChunkProgram(0, len(document), write_program(document, rng))],
         )
         for number, document in enumerate(islice(documents(lines), most))
@@ -142,7 +145,8 @@ def refine_words(work: Work) -> tuple[int, int]:
 
 
 def record(work: Work) -> dict[str, Any]:
-    return document_record(work.identity, refine_document(work.text, work.chunks), work.chunks)
+    result = refine_document(work.utf8, work.chunks)
+    return document_record(work.identity, result, work.chunks, characters_in=len(work.text))
 
 
 def refine_with_ast(work: Work) -> ast_programs.Refined:
@@ -177,7 +181,7 @@ def peak_memory(work: list[Work]) -> dict[str, float]:
     many = _peak(lambda: [None for item in work if record(item) is None])
     text = "\n".join(item.text for item in work)
     text = (text * (10_000_000 // len(text) + 1))[:10_000_000]
-    big = Work("big", text, [ChunkProgram(0, text.count("\n") + 1, work[0].chunks[0].program_text)])
+    big = Work("big", text, text.encode(), [ChunkProgram(0, text.count("\n") + 1, work[0].chunks[0].program_text)])
     return {
         "all_documents_kb": round(many / 1_000, 1),
         "largest_document_kb": round(max(sys.getsizeof(item.text) for item in work) / 1_000, 1),

@@ -27,7 +27,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ import bench_refine_client as client
 import bench_refine_peers as peers
 from bench_programs import machine, spread
 from bench_refine_datatrove import Spec
-from bench_refine_run import Ran, cores, make_step, run_step
+from bench_refine_run import Ran, alternating, cores, make_step, ratio, run_step
 from bench_refine_work import (
     SIZES,
     Limits,
@@ -126,20 +126,6 @@ class Bench:
     def _say(self, text: str) -> None:
         if not self.options.json_only:
             print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-def alternating(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
-    """Call each side once a round, in the opposite order every other round."""
-    found: dict[str, list[Any]] = {name: [] for name in sides}
-    for number in range(rounds):
-        for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
-            found[name].append(sides[name]())
-    return found
-
-
-def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
-    """Spread of the ratio, round by round."""
-    return spread([a / b for a, b in zip(above, below, strict=True)], 3)
 
 
 def described(bench: Bench, runs: Sequence[Ran]) -> dict[str, Any]:

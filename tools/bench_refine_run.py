@@ -13,10 +13,12 @@ import subprocess
 import sys
 import time
 from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench_programs import spread
 from bench_refine_profile import summed
 
 from prox_hpc.publish import replace_json
@@ -190,3 +192,17 @@ def cores(wanted: int) -> list[int]:
     mine = sorted(os.sched_getaffinity(0))[:wanted]
     os.sched_setaffinity(0, mine)
     return mine
+
+
+def alternating(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
+    """Call each side once a round, in the opposite order every other round."""
+    found: dict[str, list[Any]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
+            found[name].append(sides[name]())
+    return found
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+    """Spread of the ratio, round by round."""
+    return spread([a / b for a, b in zip(above, below, strict=True)], 3)

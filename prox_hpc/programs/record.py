@@ -7,12 +7,12 @@ plain dicts, made here without I/O; `schema` gives the Parquet columns they are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, AnyStr
 
 from xxhash import xxh3_128_hexdigest
 
 from prox_hpc.programs.document import ChunkProgram, ChunkReport, DocumentResult
-from prox_hpc.programs.execute import Outcome
+from prox_hpc.programs.execute import Outcome, character_count
 from prox_hpc.programs.language import DEFAULT_CAPS, Caps, Normalize, RemoveLines, operation_name
 from prox_hpc.programs.parse import parse
 
@@ -33,9 +33,18 @@ def text_hash(text: str | bytes) -> str:
 
 
 def document_record(
-    identity: str, result: DocumentResult[str], chunks: Sequence[ChunkProgram], caps: Caps = DEFAULT_CAPS
+    identity: str,
+    result: DocumentResult[AnyStr],
+    chunks: Sequence[ChunkProgram],
+    caps: Caps = DEFAULT_CAPS,
+    characters_in: int | None = None,
 ) -> dict[str, Any]:
-    """The record of document `identity`, whose `chunks` were executed (or not, if it was dropped) with `result`."""
+    """The record of document `identity`, whose `chunks` were executed (or not, if it was dropped) with `result`.
+
+    characters_in: of the text before, where the caller knows it: UTF-8 must be decoded to be counted.
+    """
+    if characters_in is None:
+        characters_in = character_count(result.before)
     dropped = result.outcome == "dropped"
     reports = _reports(result, chunks)
     hash_in = text_hash(result.before)
@@ -47,14 +56,14 @@ def document_record(
         "reason": result.reason,
         "removed_lines": result.removed_lines,
         "replaced": result.replaced,
-        "characters_in": len(result.before),
-        "characters_out": 0 if dropped else len(result.after),
+        "characters_in": characters_in,
+        "characters_out": 0 if dropped else characters_in if unchanged else character_count(result.after),
         "text_hash_in": hash_in,
         "text_hash_out": None if dropped else hash_in if unchanged else text_hash(result.after),
     }
 
 
-def _reports(result: DocumentResult[str], chunks: Sequence[ChunkProgram]) -> Sequence[ChunkReport | None]:
+def _reports(result: DocumentResult[Any], chunks: Sequence[ChunkProgram]) -> Sequence[ChunkReport | None]:
     """What became of each chunk; None where nothing was executed.
 
     The profile prox_v1 executes a document's programs as one: the first chunk then stands for all of them.

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, cast
 
 from prox_hpc.corpus.read import ROW_GROUP, Block, Document, Source, Stored, one_line
 from prox_hpc.corpus.write import write_stored
-from prox_hpc.programs import DocumentResult
 from prox_hpc.publish import publish_draft, publish_json, temporary
 from prox_hpc.refine.counts import Counts, Digest, Executed, add_counters
 from prox_hpc.refine.records import (
@@ -147,16 +146,15 @@ def _recorded(
         with pq.ParquetWriter(draft, schema(), compression="zstd", write_page_checksum=True) as writer:
             group: list[dict[str, Any]] = []
             for document, written in ready:
-                result = execute(document.id, document.text, written, execution)
+                stored = Stored.of(document)
+                result = execute(document.id, stored.utf8, written, execution)
                 record = row_of(document, result, written, execution)
                 tally.add(record)
                 group.append(record)
                 if len(group) == ROW_GROUP:
                     writer.write_table(pa.Table.from_pylist(group, schema()))
                     group = []
-                stored = Stored.of(document)
-                in_utf8 = _in_utf8(result, stored.utf8)
-                yield Executed(stored, in_utf8, record["characters_in"], record["text_hash_in"])
+                yield Executed(stored, result, record["characters_in"], record["text_hash_in"])
             writer.write_table(pa.Table.from_pylist(group, schema()))
             tally.note = note()
             writer.add_key_value_metadata({_NOTE: json.dumps(tally.note)})
@@ -164,11 +162,6 @@ def _recorded(
             raise Lost(path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _in_utf8(result: DocumentResult[str], utf8: bytes) -> DocumentResult[bytes]:
-    after = utf8 if result.after is result.before else result.after.encode()
-    return cast(DocumentResult[bytes], cast(Any, result)._replace(before=utf8, after=after))
 
 
 def _published(
@@ -199,7 +192,10 @@ def _records(artifact: Path, block: Block, tally: "_Tally") -> Iterator[Row]:
     path = path_of(artifact, block, "programs.parquet")
     try:
         with pq.ParquetFile(path) as file:
-            tally.note = json.loads(file.metadata.metadata[_NOTE.encode()])
+            note = (file.metadata.metadata or {}).get(_NOTE.encode())
+            if note is None:
+                raise damaged(artifact, block, "programs.parquet", "was not written by a refine task")
+            tally.note = json.loads(note)
             for batch in file.iter_batches(batch_size=ROW_GROUP, columns=_TALLIED):
                 for record in batch.to_pylist():
                     tally.add(record)

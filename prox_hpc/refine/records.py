@@ -200,15 +200,15 @@ def outcome(result: DocumentResult[Any]) -> str:
 
 def row(document: Document, written: Written, execution: Execution) -> dict[str, Any]:
     """A document's row of the programs file, executed once to tell what becomes of it."""
-    return row_of(document, execute(document.id, document.text, written, execution), written, execution)
+    return row_of(document, execute(document.id, document.text.encode(), written, execution), written, execution)
 
 
-def row_of(document: Document, result: DocumentResult[str], written: Written, execution: Execution) -> dict[str, Any]:
-    """As `row`, of a document that was executed with this result."""
+def row_of(document: Document, result: DocumentResult[bytes], written: Written, execution: Execution) -> dict[str, Any]:
+    """As `row`, of a document whose UTF-8 was executed with this result."""
     verdict = None
     if written.doc_score is not None:
         verdict = "keep_doc()" if written.doc_score >= execution.threshold else "drop_doc()"
-    record = document_record(document.id, result, written.chunks, execution.caps)
+    record = document_record(document.id, result, written.chunks, execution.caps, len(document.text))
     if is_blank(document.text):
         record["reason"] = "blank"
     return record | {

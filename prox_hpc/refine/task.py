@@ -9,8 +9,8 @@ each has the device to itself.
 import asyncio
 import math
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from prox_hpc.corpus.read import Block, Document, UnreadableBlock, open_source
 from prox_hpc.leases import Leases, this_owner
 from prox_hpc.refine.blocks import add_manifests, checked_manifest, finish_block, manifest_of, path_of, write_block
 from prox_hpc.refine.claims import Claims
-from prox_hpc.refine.engine import Engine, Pass, Progress, Refinery
+from prox_hpc.refine.engine import BEAT_S, Engine, Pass, Progress, Refinery
 from prox_hpc.refine.records import Written
 from prox_hpc.refine.scores import read_scores, write_scores
 from prox_hpc.refine.settings import Settings, Stages
 from prox_hpc.refine.telemetry import Peak, Telemetry
 from prox_hpc.serve.pool import Pool
 from prox_hpc.serve.server import check_model, check_serve
+from prox_hpc.stop import Interrupted
 from prox_hpc.task import Task
 
 GRACEFUL = True
@@ -51,8 +52,35 @@ def run(task: Task) -> None:
                 job.serve(stages)
             if task.step.tasks > 1 or task.index > 0 or not task.step.leased:
                 break
-            time.sleep(WAIT_S)
+            _wait(task, WAIT_S)
     job.progress.tell({})
+
+
+def _wait(task: Task, seconds: float) -> None:
+    """Interrupted when told to stop meanwhile."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if task.stop.requested:
+            raise Interrupted("others have the last blocks in their hands")
+        time.sleep(0.1)
+
+
+@asynccontextmanager
+async def _running(pool: Pool, task: Task) -> AsyncIterator[Pool]:
+    """The pool with its servers up; Interrupted when told to stop while they start."""
+    start = asyncio.create_task(pool.__aenter__())
+    try:
+        while not (await asyncio.wait([start], timeout=BEAT_S))[0]:
+            if task.stop.requested:
+                raise Interrupted("no block begun: the servers were not up yet")
+        await start
+    except BaseException:
+        start.cancel()
+        await asyncio.wait([start])
+        raise
+    async with AsyncExitStack() as stack:
+        stack.push_async_exit(pool.__aexit__)
+        yield pool
 
 
 class Job:
@@ -98,7 +126,8 @@ class Job:
 
     async def _engine(self, work: Pass, prompts: Stages, models: list[str]) -> None:
         settings = self.settings
-        async with Pool(models, settings.serve, self.task.state / "servers" / f"{self.task.index:05d}") as pool:
+        servers = Pool(models, settings.serve, self.task.state / "servers" / f"{self.task.index:05d}")
+        async with _running(servers, self.task) as pool:
             telemetry = Telemetry(self.task.state / "telemetry" / f"{self.task.index:05d}.jsonl")
             telemetry.peak = _peak(settings, prompts, int(pool.figures().get("devices", 1)))
             refinery = Refinery(settings, prompts, pool)

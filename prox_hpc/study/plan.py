@@ -235,6 +235,11 @@ def _check_values(config: Config) -> None:
     peak, cluster = config.cluster.peak_tflops, config.cluster
     if peak is not None and not peak > 0:
         raise UserError(f"cluster.peak_tflops={peak}: must be above 0; null tells no share of the peak")
+    if cluster.successors and cluster.assignment == "static":
+        raise UserError(
+            f"cluster.successors={cluster.successors}: static tasks keep to their share, so nothing is left to take; "
+            "use cluster.assignment=leased"
+        )
     ask = _resources(config, "refine")
     if cluster.backend == "slurm" and cluster.grace_s >= 60 * ask.time_min:
         raise UserError(

@@ -1,8 +1,8 @@
-"""Starts refine tasks that die at a chosen write: `python killable.py MODEL`, asked line by line on stdin, see `main`.
+"""Starts refine tasks that die or halt at a chosen write: `python killable.py MODEL`, asked on stdin, see `main`.
 
 A task needs seven processor seconds to import what it needs, and the tests start a hundred; so this process imports
 once and forks for each. What a child then does is `python -m prox_hpc.worker STEP INDEX`, with the functions by which
-files come into being wrapped: each call is a point before and a point after at which the process may kill itself.
+files come into being wrapped: each call is a point before and a point after at which it may send itself a signal.
 
 A point is called by its function and its file, with digits and random names left out: `link blocks/N.json`.
 """
@@ -12,7 +12,6 @@ import gc
 import json
 import os
 import re
-import signal
 import sys
 import threading
 import traceback
@@ -33,9 +32,9 @@ SYSTEM_CALLS = ("link", "rename", "replace", "fsync", "unlink")
 
 
 def main() -> None:
-    """{"step", "index", "log", "at": [point, after] or null, "record": file or null} -> pid; {"wait": pid} -> status.
+    """{"step", "index", "log", "at": [point, after, signal] or null, "record": file or null} -> pid of a new child.
 
-    Its exit status is negative for a child that a signal ended. record: where each child writes down its points.
+    record: where it writes down its points. {"wait": pid} -> its exit status, negative when a signal ended it.
     """
     for module in (write, blocks, scores):
         module.ROW_GROUP = ROWS  # type: ignore[attr-defined]
@@ -77,7 +76,7 @@ def _child(step: str, index: int, log: str, at: list[Any] | None, record: str | 
 
 
 class Points:
-    """The points of this process. at: [point, whether after it] to die at, the first time it is reached."""
+    """The points of this process. at: [point, whether after it, signal]; sent once, the first time it is reached."""
 
     def __init__(self, at: list[Any] | None, record: str | None):
         self.at, self.record = at, record
@@ -107,8 +106,11 @@ class Points:
         if self.record is not None:
             with self.lock, open(self.record, "a") as file:
                 file.write(json.dumps([point, after]) + "\n")
-        if self.at == [point, after]:
-            os.kill(os.getpid(), signal.SIGKILL)
+        with self.lock:
+            if self.at is None or self.at[:2] != [point, after]:
+                return
+            number, self.at = self.at[2], None
+        os.kill(os.getpid(), number)
 
 
 if __name__ == "__main__":

@@ -176,6 +176,20 @@ def test_told_to_stop_it_publishes_whole_blocks_and_says_so(make_task: Callable[
     assert products(again) == products(undisturbed)
 
 
+def test_told_to_stop_while_servers_start_or_helpers_work_it_ends(make_task: Callable[..., Task]) -> None:
+    slow = make_task(serve=echo() | {"command": [sys.executable, "-c", "import time; time.sleep(600)"]})
+    threading.Timer(3, slow.stop.end).start()
+    with pytest.raises(Interrupted, match="servers were not up yet"):
+        refine.run(slow)
+    assert not list((slow.state / "leases").iterdir())
+    waiting = make_task()
+    with Leases(waiting.state / "leases", "a helper", 60) as helper:
+        assert helper.take("00003")
+        threading.Timer(15, waiting.stop.end).start()
+        with pytest.raises(Interrupted):
+            refine.run(waiting)
+
+
 def test_phases_give_what_one_pass_gives(make_task: Callable[..., Task]) -> None:
     fused, phased = make_task(name="fused"), make_task(name="phased", layout="phased")
     for task in (fused, phased):

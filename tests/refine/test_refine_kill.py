@@ -18,6 +18,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,16 @@ class Tasks:
         self.process = subprocess.Popen([sys.executable, str(script), str(model)], **pipes)
         self.log = log
 
-    def start(self, step: Path, index: int = 0, at: tuple[str, bool] | None = None, record: Path | None = None) -> int:
-        """-> pid. at: the point to die at. record: file for the points passed."""
-        asked = {"step": str(step), "index": index, "log": str(self.log), "at": at}
+    def start(
+        self,
+        step: Path,
+        index: int = 0,
+        at: tuple[str, bool] | None = None,
+        by: int = signal.SIGKILL,
+        record: Path | None = None,
+    ) -> int:
+        """-> pid. at: the point where it gets the signal `by`. record: file for the points passed."""
+        asked = {"step": str(step), "index": index, "log": str(self.log), "at": at and (*at, by)}
         return self._ask(asked | {"record": str(record) if record else None})
 
     def wait(self, pid: int) -> int:
@@ -188,7 +196,10 @@ def new(new_in: NewStep, tmp_path: Path) -> NewStep:
 
 @pytest.fixture(scope="module")
 def new_in(model: Path, source: dict[str, Any]) -> NewStep:
-    """new_in(folder, runtime settings, delay=seconds before each answer; sglang=model to be really served) -> a step."""
+    """new_in(folder, runtime settings, delay=seconds before an answer, sglang=model to be really served) -> a step.
+
+    The server otherwise is the echo server.
+    """
 
     def make(folder: Path, delay: float = 0.0, sglang: Path | None = None, **runtime: Any) -> Made:
         refiner = {"prompt": "tags", "max_chunk_tokens": 60, "max_doc_tokens": 60, "max_new_tokens": 24}
@@ -271,7 +282,8 @@ def test_killed_at_every_write(
     capsys: pytest.CaptureFixture[str],
     seed: int,
 ) -> None:
-    _, points = undisturbed
+    # What is on the disk is the same after a sync as before it.
+    points = [point for point in undisturbed[1] if not (point[0].startswith(("fsync", "close")) and point[1])]
     random.Random(seed).shuffle(points)
     for step in kill_at(tasks, new, tmp_path, reference, points):
         step.check(reference, capsys)
@@ -294,6 +306,29 @@ def test_killed_at_every_write_between_the_phases(
     random.Random(2).shuffle(points)
     for step in kill_at(tasks, new, tmp_path, reference, points, layout="phased"):
         step.check(reference, capsys)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_published_programs_stay_when_the_model_answers_otherwise(
+    tasks: Tasks, new: NewStep, capsys: pytest.CaptureFixture[str], after: bool
+) -> None:
+    """Greedy decoding need not repeat itself: documents and manifest are made from the programs that are there."""
+    step = new()
+    points = [f"link blocks/N.{product}" for product in ("programs.parquet", "refined.parquet", "json")]
+    points.insert(1, "write_table blocks/N.refined.parquet (draft)")
+    serve = step.step.runtime["serve"]
+    for number, point in enumerate(points):
+        command = [*serve["command"], "--kept", str(0.3 + 0.1 * number)]
+        runtime = step.step.runtime | {"serve": serve | {"command": command}}
+        write_step(step.task.store, replace(step.step, runtime=runtime))
+        before = step.products()
+        assert tasks.run(step.file, at=(point, after)) == -signal.SIGKILL, tasks.said()
+        assert before.items() <= step.products().items()
+    before = step.products()
+    assert tasks.run(step.file) == 0, tasks.said()
+    assert before.items() <= step.products().items()
+    assert step.drafts() == []
+    assert verify.main([str(step.run)]) == 0, capsys.readouterr().out
 
 
 def kill_servers(task: int) -> None:
@@ -352,13 +387,28 @@ def test_started_twice(
     step.check(reference, capsys)
 
 
+@pytest.mark.parametrize("product", ["programs.parquet", "refined.parquet", "json"])
+def test_halted_for_longer_than_its_lease(
+    tasks: Tasks, new: NewStep, reference: dict[str, Any], capsys: pytest.CaptureFixture[str], product: str
+) -> None:
+    """Another one takes the block and seals the step, with which drafts are cleared away; the first one wakes up."""
+    step = new(lease_s=1)
+    first = tasks.start(step.file, at=(f"fsync blocks/N.{product} (draft)", False), by=signal.SIGSTOP)
+    while psutil.Process(first).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.01)
+    assert tasks.run(step.file) == 0, tasks.said()
+    os.kill(first, signal.SIGCONT)
+    assert tasks.wait(first) == 0, tasks.said()
+    step.check(reference, capsys)
+
+
 @pytest.mark.skipif(
     os.getuid() != 0 and not os.environ.get("CI"), reason="a small disk of one's own needs root (mount); CI is root"
 )
 def test_a_full_disk(
     tasks: Tasks, new: NewStep, tmp_path: Path, reference: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Full at the start, at the lease, in the programs and later on: the task says so and goes on when there is room."""
+    """Full at the start, in the programs, later on: the task says so, and goes on when there is room."""
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
@@ -455,6 +505,20 @@ def test_programs_damaged_before_their_block_was_finished(
     follow(tasks.said().splitlines()[-1])
     assert tasks.run(step.file) == 0, tasks.said()
     step.check(reference, capsys)
+
+
+def test_files_of_a_block_that_could_not_be_read_are_found(
+    undisturbed: tuple[Made, list[Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(undisturbed[0].folder, tmp_path / "copy")
+    step = Made(tmp_path / "copy", undisturbed[0].step)
+    assert verify.main([str(step.run)]) == 0
+    assert "4.jsonl.gz: cannot be read to its end" in capsys.readouterr().out
+    path = step.out / "blocks" / f"{UNREADABLE:05d}.refined.parquet"
+    path.write_bytes(b"")
+    assert verify.main([str(step.run)]) == 1
+    assert f"{path}: belongs to a block that could not be read; remove it" in capsys.readouterr().out
+    assert path.exists()
 
 
 def test_with_sglang_the_documents_are_those_of_the_published_programs(

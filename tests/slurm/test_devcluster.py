@@ -102,7 +102,7 @@ source {prologue}
 srun -n2 sh -c 'test -d "$TMPDIR" && echo $HF_HUB_OFFLINE $OMP_NUM_THREADS'
 rmdir "$TMPDIR"
 """)
-    job = dev_slurm.sbatch("-o", tmp_path / "out", "-N2", "-n2", "-c2", "--mem=200", script)
+    job = dev_slurm.sbatch("-o", tmp_path / "out", "-e", tmp_path / "err", "-N2", "-n2", "-c2", "--mem=200", script)
     states = dev_slurm.finished(job)
     assert (states, (tmp_path / "out").read_text()) == ({job: "COMPLETED"}, "1 2\n1 2\n")
 

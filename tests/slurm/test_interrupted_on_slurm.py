@@ -187,7 +187,8 @@ def test_every_block_is_there_once_and_none_was_done_again(cases: dict[str, Case
     assert sorted(identities) == sorted(f"{block}-{n}" for block in range(BLOCKS) for n in range(DOCUMENTS))
     assert case.before.items() <= case.published().items()
     assert not list(case.out.glob(".*")), "drafts were left behind"
-    assert not list((state_dir(case.store, case.step) / "leases").glob("[0-9]*")), "a lease was left behind"
+    if name != "lost":  # a task killed between publishing a block and giving its lease back leaves that behind
+        assert not list((state_dir(case.store, case.step) / "leases").glob("[0-9]*"))
 
 
 @pytest.mark.parametrize("suffix", ["refined.parquet", "json"])

@@ -224,6 +224,7 @@ def given(**changes: Any) -> dict[str, Any]:
         ({"cluster": Cluster(assignment="random")}, "cluster.assignment=random: unknown; one of leased, static"),
         ({"cluster": Cluster(lease_s=9)}, "cluster.lease_s=9: must be 10 or more"),
         ({"cluster": Cluster(successors=-1)}, "cluster.successors=-1: must be 0 or more"),
+        ({"cluster": Cluster(successors=1, assignment="static")}, "cluster.successors=1: static tasks keep to their"),
         ({"cluster": Cluster(grace_s=-1)}, "cluster.grace_s=-1: must be 0 or more"),
         ({"cluster": Cluster(peak_tflops=0)}, "cluster.peak_tflops=0: must be above 0"),
         (
