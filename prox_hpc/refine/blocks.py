@@ -283,7 +283,7 @@ def checked_manifest(artifact: Path, block: Block) -> dict[str, Any]:
         if rows != expected:
             # the manifest may be what is wrong; made again, it tells
             wrong = "refined.parquet" if kind == "refined" else "json"
-            what = f"{rows} rows in {block.index:05d}.{suffix}, but its manifest says {expected}"
+            what = f"{block.index:05d}.{suffix} has {rows} rows, but its manifest says {expected}"
             raise damaged(artifact, block, wrong, what)
     return manifest
 

@@ -33,7 +33,7 @@ READ_TOGETHER = 64
 """Documents read in one go, and tokenised in one go: some hundred milliseconds of work for a thread."""
 ROOM_DOCUMENTS = 4
 """Documents in the pipe for every request the servers may work on: a document waits in every part once."""
-ROOM_BYTES = 256 << 20
+ROOM_CHARACTERS = 256 << 20
 """Text in the pipe, whatever the number of documents; a single longer document passes alone."""
 BEAT_S = 0.5
 """Between two looks at the clock and the signals, and two status reports."""
@@ -52,7 +52,7 @@ class Room:
         self.documents = self.bytes = 0
 
     async def enter(self, size: int) -> None:
-        while self.documents and (self.documents >= self._limit() or self.bytes + size > ROOM_BYTES):
+        while self.documents and (self.documents >= self._limit() or self.bytes + size > ROOM_CHARACTERS):
             self._left.clear()
             await self._left.wait()
         self.documents += 1
@@ -345,7 +345,7 @@ class Engine:
         self.progress.documents += opened.failed.total()
 
     def _order(self) -> int:
-        """Documents are asked about longest first within a room full of them, not before those of the room before."""
+        """Documents are asked about longest first among so many successive ones, and not before those before them."""
         return self.admitted // (4 * READ_TOGETHER)
 
     async def _document(self, opened: Open, number: int, document: Document, known: Written | None, order: int) -> None:

@@ -6,10 +6,12 @@ and the server has nothing left to do but run the model.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from prox_hpc.config import Shape
 from prox_hpc.errors import UserError
+from prox_hpc.refine.byte_level import ByteLevel
 from prox_hpc.serve.prompt import tokenizable
 
 if TYPE_CHECKING:
@@ -33,9 +35,23 @@ class Model:
     def encode(self, texts: Sequence[str], add_special_tokens: bool = False) -> list[list[int]]:
         """Token ids of each text; lone surrogates are read as U+FFFD."""
         safe = [tokenizable(text) for text in texts]
+        if self._fast is not None:
+            before, after = self._special if add_special_tokens else ([], [])
+            return [before + ids + after for ids in self._fast.encode(safe)]
         return [
             encoding.ids for encoding in self.tokenizer.encode_batch_fast(safe, add_special_tokens=add_special_tokens)
         ]
+
+    @cached_property
+    def _fast(self) -> ByteLevel | None:
+        return ByteLevel.of(self.tokenizer)
+
+    @cached_property
+    def _special(self) -> tuple[list[int], list[int]]:
+        """The tokens that the tokenizer puts before and after a text."""
+        (token,) = self.tokenizer.encode("0", add_special_tokens=False).ids
+        ids = self.tokenizer.encode("0", add_special_tokens=True).ids
+        return ids[: ids.index(token)], ids[ids.index(token) + 1 :]
 
     def line_ends(self) -> frozenset[int]:
         """The tokens that end with a line feed, as byte-level (`Ċ`), byte-fallback and plain vocabularies spell it."""
@@ -72,7 +88,8 @@ def load(name: str) -> Model:
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
-    return Model(name, backend, config.max_position_embeddings, tokenizer.eos_token_id, _parameters(config))
+    context, eos = config.max_position_embeddings, tokenizer.eos_token_id
+    return Model(name, backend, context, eos, _parameters(config))
 
 
 def _parameters(config: Any) -> dict[str, int | None]:

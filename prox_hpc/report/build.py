@@ -213,7 +213,7 @@ def _pilot_row(study: Study, pilot: dict[str, Any]) -> Row:
     if model is None:
         note = "the refiner's size is unknown; set refiner.parameters"
         return Row("doc pass, pilot", None, tokens=tokens, refining=True, note=note)
-    flops = inference_flops(prefill=tokens, requests=pilot["scored"], **model)
+    flops = inference_flops(prefill=tokens, requests=pilot["documents"]["scored"], **model)
     exact = flops.exact if "layers" in model else None
     parameters = model["parameters"]
     return Row("doc pass, pilot", flops.kaplan, exact=exact, tokens=tokens, parameters=parameters, refining=True)

@@ -376,21 +376,14 @@ def _refine(build: _Builder, corpus: Source, refiner: Step | None, tasks: int) -
     config = build.config
     refined = [arm for arm in config.arm.values() if arm.kind == "refined"]
     keys = ["prompt", "doc_answers", "profile", "max_chunk_tokens", "max_doc_tokens", "max_new_tokens", "quarantine"]
-    keys += [
-        "doc_threshold",
-        "doc_retention",
-        "chunk_margin",
-        "constrained",
-        "doc_model",
-        "chunk_model",
-        "caps",
-        "checks",
-    ]
+    keys += ["doc_threshold", "doc_retention", "chunk_margin", "constrained", "doc_model", "chunk_model"]
+    keys += ["caps", "checks"]
     settings = asdict(config.refiner)
     piloted = _piloted(config)
     settings["doc_threshold" if piloted else "doc_retention"] = None
     meaning = {
         "refiner": {key: settings[key] for key in keys},
+        "precision": {key: settings["serve"][key] for key in ("dtype", "quantization")},
         "doc_stage": any(arm.doc for arm in refined),
         "chunk_stage": any(arm.chunk for arm in refined),
         "program_all": any(arm.chunk and not arm.doc for arm in refined),

@@ -317,17 +317,27 @@ def test_chunks_hold_all_lines_within_the_limit(tiny_refiner: Path) -> None:
 @pytest.mark.parametrize("line_feeds", ["alone", "merged"])
 def test_a_chunk_is_shown_as_if_it_were_tokenised_by_itself(tiny_refiner: Path, prompt: str, line_feeds: str) -> None:
     """Documents are tokenised whole and cut; with `merged`, a token of the vocabulary reaches over the line's end."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     model = tokens.load(str(tiny_refiner))
     if line_feeds == "merged":
         tokenizer = Tokenizer(models.BPE())
         whole = pre_tokenizers.Sequence([pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
         tokenizer.pre_tokenizer = whole
-        tokenizer.train_from_iterator(["1]a\n[0"] * 99, trainers.BpeTrainer(vocab_size=300, show_progress=False))
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+        tokenizer.train_from_iterator(["1]a\n[0"] * 99, trainer)
         model = replace(model, tokenizer=tokenizer, context=9000)
     stage = ChunkStage.of(model, prompt, 400, 24, 2000, constrained=False)
-    texts = ["", "\n\n", "a  \n  b\r\n\tc\n", "<chunk>\n</chunk>\n<|endoftext|>\u2028x\n", page(1, 80)]
+    texts = [
+        "",
+        "\n\n",
+        "a  \n  b\r\n\tc\n",
+        "<chunk>\n</chunk>\n<|endoftext|>\u2028x\n",
+        page(1, 80),
+        "\n".join("a" * 200),
+    ]
     several = 0
     for text, asked in zip(texts, stage.prompts(texts), strict=True):
         chunks = split_chunks(text, lambda lines: [len(ids) for ids in model.encode(lines)], 400)
