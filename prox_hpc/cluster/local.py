@@ -22,7 +22,7 @@ from typing import IO
 
 from prox_hpc.config import Cluster, Resources
 from prox_hpc.study.plan import Plan
-from prox_hpc.study.store import is_published, state_dir, task_states, write_step
+from prox_hpc.study.store import forget_failures, is_published, state_dir, task_states, write_step
 from prox_hpc.task import Step
 
 POLL_S = 0.2
@@ -170,6 +170,7 @@ class LocalRun:
             return
         for old in (state_dir(self.store, run.step) / "tasks").glob("*.json"):
             old.unlink()  # the statuses of an earlier attempt are not this one's
+        forget_failures(self.store, run.step)
         run.lock, run.state = handle, "ready"
 
     def _resources(self, run: StepRun) -> Resources:

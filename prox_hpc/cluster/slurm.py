@@ -29,7 +29,7 @@ from prox_hpc.errors import UserError
 from prox_hpc.publish import publish_json, replace_json
 from prox_hpc.stop import WARNING
 from prox_hpc.study.plan import Plan
-from prox_hpc.study.store import is_published, state_dir, task_states, write_step
+from prox_hpc.study.store import forget_failures, is_published, state_dir, task_states, write_step
 from prox_hpc.task import Step
 
 SEAL = Resources(mem_gb=2, time_min=30)
@@ -117,7 +117,8 @@ def _submit_step(step: Step, store: Path, cluster: Cluster, queued: dict[str, Qu
     step_file = str(write_step(store, step))
     states = task_states(store, step)
     indices = [i for i, state in enumerate(states[: step.tasks]) if state.get("state") != "done"]
-    indices = indices or list(range(step.tasks))
+    if forget_failures(store, step) or not indices:
+        indices = list(range(step.tasks))
     for index in {*indices, *range(step.tasks, len(states))}:  # statuses of an earlier attempt are not this one's
         (state_dir(store, step) / "tasks" / f"{index:05d}.json").unlink(missing_ok=True)
     ask, wait = _resources(step, cluster), _dependency(step, queued)

@@ -42,10 +42,13 @@ class Batcher(Generic[A, B]):
                 batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
                 try:
                     results = await asyncio.to_thread(self._function, [item for item, _ in batch])
-                except Exception as error:
+                except asyncio.CancelledError:
+                    raise
+                except BaseException as error:  # also a panic in a tokenizer's Rust, which is no Exception
+                    told = error if isinstance(error, Exception) else RuntimeError(repr(error))
                     for _, future in batch:
                         if not future.done():
-                            future.set_exception(error)
+                            future.set_exception(told)
                     continue
                 for (_, future), result in zip(batch, results, strict=True):
                     if not future.done():  # its caller was cancelled

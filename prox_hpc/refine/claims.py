@@ -65,13 +65,12 @@ class Claims:
     @property
     def own_left(self) -> int:
         """Blocks of the task's own share that it has not looked at yet."""
-        return sum(block.index in self._own for block in self._left)
+        return sum(block.index in self._own for block in tuple(self._left))  # a thread may be in `take`
 
     @property
     def pending(self) -> bool:
         """Whether blocks are left to do, here or in others' hands."""
-        self._left = deque(block for block in self._left if not self._done(block))
-        return bool(self._left)
+        return not all(self._done(block) for block in tuple(self._left))
 
     def _name(self, block: Block) -> str:
         return f"{block.index:05d}{self._what}"

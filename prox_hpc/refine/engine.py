@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from prox_hpc.corpus.read import Block, Document, Source, UnreadableBlock
@@ -31,15 +30,17 @@ from prox_hpc.task import Task
 
 READ_TOGETHER = 64
 """Documents read in one go, and tokenised in one go: some hundred milliseconds of work for a thread."""
+READ_CHARACTERS = 16 << 20
+"""Text read in one go."""
 ROOM_DOCUMENTS = 4
 """Documents in the pipe for every request the servers may work on: a document waits in every part once."""
 ROOM_CHARACTERS = 256 << 20
 """Text in the pipe, whatever the number of documents; a single longer document passes alone."""
 BEAT_S = 0.5
 """Between two looks at the clock and the signals, and two status reports."""
-OPEN_BLOCKS = 3
-"""Blocks that may be read or written at once: one being read, one draining, one being published."""
-SHOWN = ("limit", "in_flight", "restarts", "quarantined")
+OPEN_BLOCKS = 16
+"""Blocks in work at once. Of large ones there is room for two or three; small ones must not leave the servers idle."""
+SHOWN = ("in_flight", "restarts", "quarantined")
 """Figures of the pool in the status view."""
 
 
@@ -87,6 +88,8 @@ class Refinery:
         if is_blank(document.text):
             return Written()
         written = known or Written()
+        if written.quarantined is not None:
+            return written
         try:
             if self.stages.doc is not None and written.doc_score is None:
                 await self._score(document.text, written, order)
@@ -260,6 +263,7 @@ class Engine:
                 if time.monotonic() >= line_due:
                     line_due += EVERY_S
         finally:
+            self.given_up |= not work.done()
             work.cancel()
             for opened in self.open:
                 opened.give_up(Interrupted("the task ends"))
@@ -289,9 +293,9 @@ class Engine:
         return stop.requested and stop.deadline is not None and time.monotonic() > stop.deadline
 
     def _must_give_up(self, opened: Open) -> bool:
-        """Whether the task shall end before this block can be done."""
+        """Whether the task shall end before this block can be done; of a block of unknown size that is not known."""
         stop = self.task.stop
-        if not stop.requested or stop.deadline is None:
+        if not stop.requested or stop.deadline is None or opened.total == math.inf:
             return False
         rate = self.telemetry.rates(self._look())["documents_per_second"]
         return opened.total - opened.written > rate * (stop.deadline - time.monotonic())
@@ -322,7 +326,7 @@ class Engine:
         try:
             while True:
                 with self.telemetry.waiting("read"):
-                    some = await asyncio.to_thread(lambda: list(islice(documents, READ_TOGETHER)))
+                    some = await asyncio.to_thread(_few, documents)
                 if not some:
                     break
                 for document, known in some:
@@ -359,10 +363,13 @@ class Engine:
             await loop.run_in_executor(self.writers, self.work.publish, block, ready, lambda: self._note(opened))
             self.progress.blocks += 1
         except Lost:
+            self._uncount(opened)
             await loop.run_in_executor(self.writers, self.work.finish, block)
         except UnreadableBlock as error:
+            self._uncount(opened)
             await loop.run_in_executor(self.writers, self.work.fail, block, error)
         except Interrupted:
+            self._uncount(opened)
             self.given_up = True
         finally:
             opened.give_up(Interrupted("the task ends"))  # or its thread would wait for documents for ever
@@ -370,6 +377,10 @@ class Engine:
             self.room.leave(opened.admitted - opened.written, opened.bytes)
             self.open.remove(opened)
             self.places.release()
+
+    def _uncount(self, opened: Open) -> None:
+        """The documents of this block are not done, or counted otherwise."""
+        self.progress.documents -= opened.written + opened.failed.total()
 
     def _stream(self, opened: Open, loop: asyncio.AbstractEventLoop) -> Iterator[Ready]:
         """The documents of a block in order, for the thread that writes it."""
@@ -403,6 +414,18 @@ class Engine:
         self.telemetry.documents += documents
         self.telemetry.waited["answers"] += waited
         self.progress.documents += documents
+
+
+def _few(documents: Iterator[tuple[Document, Written | None]]) -> list[tuple[Document, Written | None]]:
+    """The next documents, fewer if they are long: these are not in the room yet."""
+    some: list[tuple[Document, Written | None]] = []
+    size = 0
+    for document, known in documents:
+        some.append((document, known))
+        size += len(document.text)
+        if len(some) == READ_TOGETHER or size >= READ_CHARACTERS:
+            break
+    return some
 
 
 def _first(errors: BaseExceptionGroup) -> BaseException:

@@ -191,12 +191,20 @@ def _draw_in(source: Source, block: Block, wanted: int, lots: random.Random) -> 
     return [document for _, document in sorted(held, key=lambda pair: pair[0])]
 
 
-def _sizes(task: Task, source: Source) -> list[float]:
-    """Sizes of the blocks, in one unit: rows where the format tells them for all, else bytes of their files."""
+def _rows(path: str) -> int:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException):
+        return 1  # so that it may be drawn, and reading it tells what is wrong
+
+
+def _sizes(task: Task, source: Source) -> list[float]:
+    """Sizes of the blocks, in one unit: rows where the format tells them for all, else bytes of their files."""
     if "corpus" in task.step.inputs:
-        return [pq.read_metadata(block.path).num_rows for block in source.blocks]
+        return [_rows(block.path) for block in source.blocks]
     if all(block.path.endswith(".parquet") and block.stop is not None for block in source.blocks):
         return [block.stop - block.start for block in source.blocks if block.stop is not None]
     blocks = Counter(block.path for block in source.blocks)

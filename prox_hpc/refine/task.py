@@ -52,7 +52,8 @@ def run(task: Task) -> None:
                 job.serve(stages)
             if task.step.tasks > 1 or task.index > 0 or not task.step.leased:
                 break
-            _wait(task, WAIT_S)
+            if job.left():
+                _wait(task, WAIT_S)
     job.progress.tell({})
 
 
@@ -91,7 +92,7 @@ class Job:
         self.source = open_source(task)
         self.again = self.source.apart()  # with its own counters, for blocks read a second time
         self.progress = Progress(task)
-        for block in self.source.blocks[task.index :: task.step.tasks]:
+        for block in self._claims(self.done).own:
             withdraw_failure(task.out, block.index)  # an earlier launch's: the file may have been mended
 
     def finish_published(self) -> None:
@@ -115,6 +116,8 @@ class Job:
         if first is None:
             return
         work.claims.put_back(first)
+        if self.settings.phased:
+            self.progress = Progress(self.task)  # each pass counts the documents anew
         self.progress.claims = work.claims
         settings = self.settings
         check_serve(settings.serve)
@@ -193,9 +196,13 @@ class Job:
             return block.stop - block.start
         if "corpus" not in self.task.step.inputs:
             return math.inf
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        return int(pq.read_metadata(block.path).num_rows)
+        try:
+            return int(pq.read_metadata(block.path).num_rows)
+        except (OSError, pa.ArrowException):  # reading it will say what is wrong
+            return math.inf
 
 
 def _peak(settings: Settings, prompts: Stages, devices: int) -> Peak | None:

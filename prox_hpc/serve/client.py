@@ -69,7 +69,7 @@ class Scoring:
         found = {token: value for value, token, _ in answer["meta_info"]["output_token_ids_logprobs"][0]}
         score = Score(_number(found[self.keep_id]), _number(found[self.drop_id]))
         if not math.isfinite(score.value):
-            raise ServerError(f"the server gave {score} for a document: the model is broken")
+            raise Refused(f"the server gave {score}, which is no verdict")
         return score
 
 

@@ -214,7 +214,7 @@ class Pool:
         idle = sum(r.idle_s + (now - r.idle_since if r.idle_since is not None else 0.0) for r in self._replicas)
         return {
             "waiting": sum(queue.waiting for queue in self._queues.values())
-            + sum(len(group) for replica in self._replicas for group in replica.suspects),
+            + sum(len(group) for replica in self._replicas for group in tuple(replica.suspects)),
             "in_flight": sum(len(replica.in_flight) for replica in self._replicas),
             "limit": sum(replica.limit.value for replica in self._replicas),
             "devices": len({replica.seat.gpu for replica in self._replicas}),

@@ -361,6 +361,7 @@ def _pilot(build: _Builder, corpus: Source, refiner: Step | None) -> Step:
     settings = asdict(config.refiner)
     meaning = {
         "refiner": {key: settings[key] for key in keys},
+        "precision": _precision(settings),
         "doc_stage": True,
         "chunk_stage": False,
         "seed": config.corpus.seed,  # of the sample
@@ -370,6 +371,11 @@ def _pilot(build: _Builder, corpus: Source, refiner: Step | None) -> Step:
     inputs = {**corpus.inputs(), **({"refiner": refiner.address} if refiner else {})}
     runtime = {"serve": settings["serve"], "max_quarantined": settings["max_quarantined"]}
     return Step("pilot", f"{config.corpus.name}-{config.refiner.name}", meaning, inputs, runtime=runtime)
+
+
+def _precision(refiner: dict[str, Any]) -> dict[str, Any]:
+    """What of the serving changes scores and programs."""
+    return {key: refiner["serve"][key] for key in ("dtype", "quantization")}
 
 
 def _refine(build: _Builder, corpus: Source, refiner: Step | None, tasks: int) -> Step:
@@ -383,7 +389,7 @@ def _refine(build: _Builder, corpus: Source, refiner: Step | None, tasks: int) -
     settings["doc_threshold" if piloted else "doc_retention"] = None
     meaning = {
         "refiner": {key: settings[key] for key in keys},
-        "precision": {key: settings["serve"][key] for key in ("dtype", "quantization")},
+        "precision": _precision(settings),
         "doc_stage": any(arm.doc for arm in refined),
         "chunk_stage": any(arm.chunk for arm in refined),
         "program_all": any(arm.chunk and not arm.doc for arm in refined),

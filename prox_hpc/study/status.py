@@ -50,9 +50,7 @@ class Row:
     def progress(self) -> str:
         """E.g. `40% of 3,000 documents  25 documents/s  eta 1:12`."""
         share = f"{100 * self.done / self.total:.0f}% of {self.total:,.0f} {self.unit}" if self.total else ""
-        figures = ", ".join(
-            f"{_figure(value)} {key.replace('_per_second', '/s')}" for key, value in self.figures.items()
-        )
+        figures = ", ".join(_figure(key, value) for key, value in self.figures.items())
         left = "" if self.eta_s is None else f"eta {duration(self.eta_s)}"
         return "  ".join(filter(None, [share, figures, left]))
 
@@ -64,10 +62,14 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _figure(value: Any) -> str:
+def _figure(key: str, value: Any) -> str:
+    """E.g. `25 documents/s`, `3 in flight`, `31% of the prefill roofline`."""
+    name = key.replace("_per_second", "/s").replace("_", " ")
     if not isinstance(value, float):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+        return f"{value} {name}"
+    if key == "prefill_roofline":
+        return f"{100 * value:.0f}% of the {name}"
+    return f"{value:,.0f} {name}" if abs(value) >= 100 else f"{value:.3g} {name}"
 
 
 def row(store: Path, step: Step, job_states: dict[str, list[str]], jobs: list[str]) -> Row:

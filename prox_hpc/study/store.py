@@ -52,6 +52,14 @@ def task_states(store: Path, step: Step) -> list[dict[str, Any]]:
     return states
 
 
+def forget_failures(store: Path, step: Step) -> bool:
+    """Remove the notes of blocks that could not be read, so that a new attempt tries them; whether there were any."""
+    notes = list((artifact_dir(store, step) / "blocks").glob("*.failed.json"))
+    for note in notes:
+        note.unlink(missing_ok=True)
+    return bool(notes)
+
+
 def probe(folder: Path) -> None:
     """Check that `folder` can hold a store: writable, with hard links and enough room. Raises UserError."""
     try:

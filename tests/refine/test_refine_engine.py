@@ -152,12 +152,17 @@ def test_a_step_of_one_task_waits_for_its_helpers(make_task: Callable[..., Task]
 
 
 @pytest.mark.parametrize("grace_s", [0.0, 60.0])
-def test_told_to_stop_it_publishes_whole_blocks_and_says_so(make_task: Callable[..., Task], grace_s: float) -> None:
-    """With time left it finishes the block in its hands; without, it gives it up."""
-    task = make_task(serve=echo("--delay", "0.2", requests_in_flight=4))
+def test_told_to_stop_it_publishes_whole_blocks_and_says_so(
+    make_task: Callable[..., Task], publish_corpus: Publish, grace_s: float
+) -> None:
+    """With time left it finishes the blocks in its hands; without, it gives them up."""
+    blocks = [[Document(f"{n}-{i}", page(n * i), {}) for i in range(120)] for n in range(BLOCKS)]
+    inputs = {"corpus": publish_corpus(*blocks)}  # more than there is room for
+    step = make_task(serve=echo("--delay", "0.1", requests_in_flight=8)).step
+    task = Task(replace(step, inputs=inputs), 0, make_task().store)
 
     def stop() -> None:
-        while not (task.state / "telemetry").exists():
+        while not any((task.out / "blocks").glob("?????.json" if grace_s else ".*.tmp")):
             time.sleep(0.05)
         task.stop.warn(grace_s)
 
@@ -171,9 +176,29 @@ def test_told_to_stop_it_publishes_whole_blocks_and_says_so(make_task: Callable[
     assert not list((task.state / "leases").iterdir())
     again = Task(replace(task.step, runtime={**task.step.runtime, "serve": echo()}), 0, task.store)
     refine.run(again)
-    undisturbed = make_task(name="undisturbed")
+    undisturbed = Task(replace(make_task(name="undisturbed").step, inputs=inputs), 0, task.store)
     refine.run(undisturbed)
     assert products(again) == products(undisturbed)
+
+
+@pytest.mark.parametrize("assignment", ["leased", "static"])
+def test_a_last_block_given_up_is_not_called_done(
+    make_task: Callable[..., Task], publish_corpus: Publish, assignment: str
+) -> None:
+    """All blocks are taken when the signal comes, so that none is left over but the one in its hands."""
+    corpus = publish_corpus([Document(str(n), page(n), {}) for n in range(SIZE)])
+    task = make_task(0, 2, serve=echo("--delay", "1"), assignment=assignment)
+    task = Task(replace(task.step, inputs={"corpus": corpus}), 0, task.store)
+
+    def stop() -> None:
+        while not list((task.out / "blocks").glob(".*.tmp")):
+            time.sleep(0.05)
+        task.stop.end()
+
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(Interrupted):
+        refine.run(task)
+    assert not list((task.out / "blocks").iterdir())
 
 
 def test_told_to_stop_while_servers_start_or_helpers_work_it_ends(make_task: Callable[..., Task]) -> None:
@@ -198,14 +223,14 @@ def test_phases_give_what_one_pass_gives(make_task: Callable[..., Task]) -> None
     assert len(list((phased.state / "scores").iterdir())) == BLOCKS
 
 
-@pytest.mark.parametrize("quarantine", ["unrefined", "dropped"])
+@pytest.mark.parametrize(("quarantine", "layout"), [("unrefined", None), ("dropped", None), ("unrefined", "phased")])
 def test_documents_that_the_server_cannot_answer_are_never_lost(
-    make_task: Callable[..., Task], publish_corpus: Publish, tiny_refiner: Path, quarantine: str
+    make_task: Callable[..., Task], publish_corpus: Publish, tiny_refiner: Path, quarantine: str, layout: str | None
 ) -> None:
     word = "\u0416"  # the bytes of a letter that the other pages lack
     token = tokens.load(str(tiny_refiner)).encode([word])[0][0]
     pages = [Document(str(n), page(n) + (word if n in (5, 20) else ""), {}) for n in range(25)]
-    task = make_task(refiner={"quarantine": quarantine}, serve=echo("--refuse-on", str(token)))
+    task = make_task(refiner={"quarantine": quarantine}, serve=echo("--refuse-on", str(token)), layout=layout)
     step = replace(task.step, inputs={"corpus": publish_corpus(pages)})
     task = Task(step, 0, task.store)
     refine.run(task)
