@@ -133,6 +133,7 @@ def check(config: Config) -> Plan:
 
         check_slurm(config.cluster)
     disk.probe(Path(str(config.store)))
+    disk.check_allowed(Path(str(config.store)), study)
     disk.check_run(Path(str(config.run_dir)), study, asdict(config))
     return study
 

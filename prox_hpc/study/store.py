@@ -87,6 +87,24 @@ def probe(folder: Path) -> None:
         )
 
 
+def check_allowed(store: Path, plan: Plan) -> None:
+    """Refuse published steps that left out more unreadable blocks than this launch allows. Raises UserError.
+
+    The allowance does not decide what a step makes, so it is not part of its address.
+    """
+    for step in plan:
+        if "source" not in step.config or not is_published(store, step):
+            continue
+        artifact = artifact_dir(store, step)
+        failed = json.loads((artifact / "artifact.json").read_text())["summary"].get("failed_blocks", 0)
+        allowed = step.config["source"].get("allow_failed_blocks", 0)
+        if failed > allowed:
+            raise UserError(
+                f"corpus.allow_failed_blocks={allowed}: {artifact} was published without {failed} unreadable block(s); "
+                f"allow {failed}, or restore the files, remove that folder and launch again"
+            )
+
+
 def check_run(run: Path, plan: Plan, config: dict[str, Any]) -> None:
     """Check that the run folder is new or belongs to this very study. Raises UserError with the difference."""
     path = run / "study.json"

@@ -133,7 +133,12 @@ def test_steps_of_one_product_pass_over_as_much_as_is_allowed(folder: Path, tmp_
     ]
     spoil(folder)
     strict, lenient = (
-        Task(Step("heldout", "dev", {"kind": "files", "source": source}), 0, tmp_path) for source in sources
+        Task(
+            Step("heldout", "dev", {"kind": "files", "source": source}),
+            0,
+            tmp_path / str(source["allow_failed_blocks"]),
+        )
+        for source in sources
     )
     heldout.run(lenient)
     assert heldout.seal(lenient)["documents"] == 8
