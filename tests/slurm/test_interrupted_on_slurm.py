@@ -117,8 +117,8 @@ def cases(dev_slurm: Any, queue: Callable[..., Case]) -> Iterator[dict[str, Case
         "limited": queue("limited", 1, 4, time_min=1, grace_s=10, setup=["renice -n -5 $$"], sbatch={"nodelist": "n1"}),
         # three tasks on three nodes, since two do not fit into one node's memory
         "lost": queue("lost", 3, 6, mem_gb=3.5, sbatch={"exclude": "n4"}),
-        "preempted": queue("preempted", 1, 2.5, partition="preempt", sbatch={"nodelist": "n4"}),
-        "forbidden": queue("forbidden", 1, 2.5, requeue=False, successors=1, sbatch={"nodelist": "n1"}),
+        "preempted": queue("preempted", 1, 4, grace_s=10, partition="preempt", sbatch={"nodelist": "n4"}),
+        "forbidden": queue("forbidden", 1, 4, grace_s=10, requeue=False, successors=1, sbatch={"nodelist": "n1"}),
     }
     try:
         interrupt(dev_slurm, made)
