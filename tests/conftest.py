@@ -60,6 +60,25 @@ def tiny_study(launch: Command, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return output / "runs" / "tiny"
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """small_disk("2m") -> the root of a filesystem of that size, gone after the test."""
+    if os.getuid() != 0 and not os.environ.get("CI"):
+        pytest.skip("a small disk of one's own needs root (mount); CI is root")
+    mounted: list[Path] = []
+
+    def mount(size: str) -> Path:
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
+        mounted.append(disk)
+        return disk
+
+    yield mount
+    for disk in mounted:
+        subprocess.run(["umount", disk], check=True)
+
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 

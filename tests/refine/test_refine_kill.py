@@ -402,32 +402,28 @@ def test_halted_for_longer_than_its_lease(
     step.check(reference, capsys)
 
 
-@pytest.mark.skipif(
-    os.getuid() != 0 and not os.environ.get("CI"), reason="a small disk of one's own needs root (mount); CI is root"
-)
 def test_a_full_disk(
-    tasks: Tasks, new: NewStep, tmp_path: Path, reference: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    tasks: Tasks,
+    new: NewStep,
+    small_disk: Callable[[str], Path],
+    reference: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Full at the start, in the programs, later on: the task says so, and goes on when there is room."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
-    try:
-        step = new(disk / "study")
-        ballast = disk / "ballast"
-        for pages in (0, 2, 8, 16, 24):
-            tasks.said()
-            free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-            ballast.write_bytes(b"x" * (free - 4096 * pages))
-            assert tasks.run(step.file) == 1
-            assert "No space left on device" in tasks.said()
-            ballast.unlink()
-            for name, value in step.products().items():
-                assert value == reference[name], f"{name} with {pages} pages"
-        assert tasks.run(step.file) == 0, tasks.said()
-        step.check(reference, capsys)
-    finally:
-        subprocess.run(["umount", disk], check=True)
+    disk = small_disk("2m")
+    step = new(disk / "study")
+    ballast = disk / "ballast"
+    for pages in (0, 2, 8, 16, 24):
+        tasks.said()
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        ballast.write_bytes(b"x" * (free - 4096 * pages))
+        assert tasks.run(step.file) == 1
+        assert "No space left on device" in tasks.said()
+        ballast.unlink()
+        for name, value in step.products().items():
+            assert value == reference[name], f"{name} with {pages} pages"
+    assert tasks.run(step.file) == 0, tasks.said()
+    step.check(reference, capsys)
 
 
 def cut(path: Path) -> None:

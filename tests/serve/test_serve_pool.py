@@ -165,24 +165,23 @@ def test_requests_that_kill_are_found_and_their_neighbours_come_through(model: s
     assert figures["requests"] == 18
 
 
-def test_a_server_that_hangs_is_ended(model: str) -> None:
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"requests_in_flight": 8, "stall_timeout_s": 1}, "neither answered nor logged a line for 1 s"),
+        ({"requests_in_flight": 4, "request_timeout_s": 1}, "did not answer within 1 s"),
+    ],
+)
+def test_a_server_that_hangs_or_leaves_one_request_waiting_is_ended(
+    model: str, limits: dict[str, Any], told: str
+) -> None:
     asked = prompts(10, marked=[4])
 
     async def ask(pool: Pool) -> list[Any]:
         return await all_scores(pool, model, asked)
 
-    answers, _ = run(model, echo("--hang-on", str(MARK), requests_in_flight=8, stall_timeout_s=1), ask)
-    check(asked, answers, "neither answered nor logged a line for 1 s")
-
-
-def test_a_request_without_an_answer_in_time_counts_as_deadly_while_others_are_answered(model: str) -> None:
-    asked = prompts(8, marked=[2])
-
-    async def ask(pool: Pool) -> list[Any]:
-        return await all_scores(pool, model, asked)
-
-    answers, _ = run(model, echo("--hang-on", str(MARK), requests_in_flight=4, request_timeout_s=1), ask)
-    check(asked, answers, "did not answer within 1 s")
+    answers, _ = run(model, echo("--hang-on", str(MARK), **limits), ask)
+    check(asked, answers, told)
 
 
 def test_a_refused_request_is_put_aside_alone(model: str) -> None:
