@@ -69,6 +69,10 @@ class Cluster:
     resources: dict[str, Resources] = field(default_factory=dict)
     """Per kind of step, `default` for the others."""
 
+    def ask(self, kind: str) -> Resources:
+        """What a task of this kind of step asks for."""
+        return self.resources.get(kind) or self.resources.get("default") or Resources()
+
 
 @dataclass
 class Corpus:
@@ -162,14 +166,14 @@ class Serve:
     arguments: list[str] = field(default_factory=list)
     """Further arguments of `sglang.launch_server`; they come last, so they win."""
     replicas: int = 1
-    """Servers per GPU (per task on a CPU); small models are bound by the host and gain from two to four."""
+    """Servers per GPU (per task on a CPU); small models are bound by the host, and two to four are worth a try."""
     pin_cores: bool = True
     """Give every server its own share of the task's cores."""
     requests_in_flight: Optional[int] = None
     """Sequences a server works on at a time; null: raised while that makes it faster, up to `max_in_flight`."""
     max_in_flight: int = 256
     batch_requests: int = 8
-    """Requests sent together in one HTTP call: Python manages about 1,000 calls a second."""
+    """Requests sent together in one HTTP call: 8 a call gave 12,600 scores a second, 1 a call 3,600."""
     chunked_prefill_tokens: Optional[int] = None
     """Tokens of a prefill batch; null: SGLang's own choice."""
     radix_cache: bool = False

@@ -76,11 +76,10 @@ def open_recorded(path: Path, refiner: str | None = None) -> Recorded:
     if not (programs / "artifact.json").exists():
         raise UserError(f"{path}: its step {address} is not finished; see `python -m prox_hpc.status {path}`")
     task = Task(step, 0, store)
-    pilot = task.input("pilot") if "pilot" in step.inputs else None
     source = open_source(task)
     failed = failed_blocks(programs, (block.index for block in source.blocks))
     source.blocks = [block for block in source.blocks if block.index not in failed]
-    return Recorded(step, store, programs, source, Execution.of(step.config, pilot))
+    return Recorded(step, store, programs, source, Execution.of(step.config, task.optional_input("pilot")))
 
 
 def _of_artifact(path: Path) -> tuple[Step, Path, str]:

@@ -128,6 +128,10 @@ class Task:
             raise FileNotFoundError(f"{path}: the step's input '{role}' is not published; run its step first")
         return path
 
+    def optional_input(self, role: str) -> Path | None:
+        """As `input`; None when the step has no input of that role."""
+        return self.input(role) if role in self.step.inputs else None
+
     def progress(self, done: float, total: float, unit: str, **figures: float | str) -> None:
         """Tell how far this task is (`documents`, `tokens`, `steps` ...) with any figures worth showing (loss=...).
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from prox_hpc.config import Cluster, Resources
+from prox_hpc.config import Cluster
 from prox_hpc.study.plan import Plan
 from prox_hpc.study.store import forget_failures, is_published, state_dir, task_states, write_step
 from prox_hpc.task import Step
@@ -173,12 +173,8 @@ class LocalRun:
         forget_failures(self.store, run.step)
         run.lock, run.state = handle, "ready"
 
-    def _resources(self, run: StepRun) -> Resources:
-        resources = self.cluster.resources
-        return resources.get(run.step.kind) or resources.get("default") or Resources()
-
     def _slots(self, run: StepRun) -> int:
-        return min(self.cluster.slots, run.step.processes * self._resources(run).cpus)
+        return min(self.cluster.slots, run.step.processes * self.cluster.ask(run.step.kind).cpus)
 
     def _busy(self) -> int:
         return sum(self._slots(run) * (len(run.running) + (run.sealing is not None)) for run in self.runs.values())
@@ -196,7 +192,7 @@ class LocalRun:
     def _group(self, run: StepRun, what: str, ranks: int) -> Group:
         folder = state_dir(self.store, run.step)
         python = self.cluster.python or sys.executable
-        threads = self._resources(run).cpus
+        threads = self.cluster.ask(run.step.kind).cpus
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **self.cluster.environment}
         command = [python, "-m", "prox_hpc.worker", str(folder / "step.json"), what]
         return Group(command, ranks, folder / "logs" / f"{what}.log", environment)

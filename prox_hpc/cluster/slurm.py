@@ -121,7 +121,7 @@ def _submit_step(step: Step, store: Path, cluster: Cluster, queued: dict[str, Qu
         indices = list(range(step.tasks))
     for index in {*indices, *range(step.tasks, len(states))}:  # statuses of an earlier attempt are not this one's
         (state_dir(store, step) / "tasks" / f"{index:05d}.json").unlink(missing_ok=True)
-    ask, wait = _resources(step, cluster), _dependency(step, queued)
+    ask, wait = cluster.ask(step.kind), _dependency(step, queued)
     jobs: list[str] = []
     claim = state_dir(store, step) / "claim.json"
     try:
@@ -165,10 +165,6 @@ def _after_failure(wait: dict[str, Any], job: str) -> dict[str, Any]:
     """For successors: the step's inputs are there (`wait`), and some task of `job` failed; otherwise cancelled."""
     both = ",".join(filter(None, [wait.get("dependency"), f"afternotok:{job}"]))
     return {"dependency": both, "kill-on-invalid-dep": "yes"}
-
-
-def _resources(step: Step, cluster: Cluster) -> Resources:
-    return cluster.resources.get(step.kind) or cluster.resources.get("default") or Resources()
 
 
 def _parameters(step: Step, cluster: Cluster, ask: Resources, wait: dict[str, Any], part: str) -> dict[str, Any]:
@@ -226,7 +222,7 @@ def sbatch_scripts(plan: Plan, store: Path, cluster: Cluster) -> dict[str, str]:
         others = list(step.inputs.values()) if not step.always else ["every other step"]
         kind = "afterany" if step.always else "afterok"
         wait = {"dependency": f"{kind}:<{', '.join(others)}>", "kill-on-invalid-dep": "yes"} if others else {}
-        ask = _resources(step, cluster)
+        ask = cluster.ask(step.kind)
         folder = state_dir(store, step) / "logs" / "%j"
         extra = len(_successors(step, cluster))
         jobs = [("", ask, wait, step.tasks)]

@@ -30,7 +30,7 @@ def publish_failure(task: Task, block: Block, error: UnreadableBlock) -> None:
 
 
 def withdraw_failure(artifact: Path, index: int) -> None:
-    """To be called once a block is published: an earlier task may have failed at it."""
+    """The note no longer counts: the block is published, or tried once more."""
     failure_path(artifact, index).unlink(missing_ok=True)
 
 

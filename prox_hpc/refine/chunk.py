@@ -1,7 +1,7 @@
 """The chunk stage: documents cut into chunks, and the prompts that ask the refiner for each chunk's program.
 
-A document is tokenised once: its numbered lines all together, cut afterwards where the tokens end a line. One thread
-of a tokenizer gives about as many tokens as a GPU reads at 0.3B, so a second pass would halve what a core can feed.
+A document is tokenised once: its numbered lines all together, cut afterwards where the tokens end a line. Tokenising is
+most of what the host does (0.8M tokens a second for a core with `tokenizers`), so a second pass would nearly halve it.
 """
 
 from collections.abc import Sequence

@@ -50,18 +50,18 @@ class Room:
     def __init__(self, limit: Callable[[], float]):
         self._limit = limit
         self._left = asyncio.Event()
-        self.documents = self.bytes = 0
+        self.documents = self.characters = 0
 
     async def enter(self, size: int) -> None:
-        while self.documents and (self.documents >= self._limit() or self.bytes + size > ROOM_CHARACTERS):
+        while self.documents and (self.documents >= self._limit() or self.characters + size > ROOM_CHARACTERS):
             self._left.clear()
             await self._left.wait()
         self.documents += 1
-        self.bytes += size
+        self.characters += size
 
     def leave(self, documents: int, size: int) -> None:
         self.documents -= documents
-        self.bytes -= size
+        self.characters -= size
         self._left.set()
 
 
@@ -156,7 +156,7 @@ class Open:
     started: float = field(default_factory=time.monotonic)
     admitted: int = 0
     written: int = 0
-    bytes: int = 0
+    characters: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
     _ready: dict[int, Ready] = field(default_factory=dict)
     _next: int = 0
@@ -336,7 +336,7 @@ class Engine:
                     size = len(document.text)
                     with self.telemetry.waiting("room"):
                         await self.room.enter(size)
-                    opened.bytes += size
+                    opened.characters += size
                     task = group.create_task(self._document(opened, opened.admitted, document, known, self._order()))
                     opened.tasks.add(task)
                     task.add_done_callback(opened.tasks.discard)
@@ -374,7 +374,7 @@ class Engine:
         finally:
             opened.give_up(Interrupted("the task ends"))  # or its thread would wait for documents for ever
             self.work.claims.release(block)
-            self.room.leave(opened.admitted - opened.written, opened.bytes)
+            self.room.leave(opened.admitted - opened.written, opened.characters)
             self.open.remove(opened)
             self.places.release()
 
@@ -409,7 +409,7 @@ class Engine:
 
     def _written(self, opened: Open, documents: int, size: int, waited: float) -> None:
         opened.written += documents
-        opened.bytes -= size
+        opened.characters -= size
         self.room.leave(documents, size)
         self.telemetry.documents += documents
         self.telemetry.waited["answers"] += waited

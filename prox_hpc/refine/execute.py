@@ -101,7 +101,7 @@ def _arm(task: Task) -> Arm:
             doc=settings.get("doc", True),
             chunk=settings.get("chunk", True),
             profile=settings.get("profile", "v1"),
-            threshold=threshold_of(task.config, task.input("pilot") if "pilot" in task.step.inputs else None),
+            threshold=threshold_of(task.config, task.optional_input("pilot")),
             checks=checks,
             caps=Caps(**settings.get("caps", {})),
             quarantine=settings.get("quarantine", "unrefined"),

@@ -39,9 +39,8 @@ class Settings:
         if not (config["doc_stage"] or config["chunk_stage"]):
             raise UserError("refine: neither the doc stage nor the chunk stage is on; some arm must use one")
         stages = config["doc_stage"], config["chunk_stage"], config.get("program_all", False)
-        pilot = task.input("pilot") if "pilot" in task.step.inputs else None
         serve = Serve(**runtime.get("serve", {}))
-        return Settings(refiner, serve, *stages, Execution.of(config, pilot), runtime)
+        return Settings(refiner, serve, *stages, Execution.of(config, task.optional_input("pilot")), runtime)
 
     @property
     def models(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ each has the device to itself.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from itertools import zip_longest
 from pathlib import Path
@@ -157,7 +157,7 @@ class Job:
             fail=lambda block, error: publish_failure(self.task, block, error),
         )
 
-    def _claims(self, done: Any, what: str = "") -> Claims:
+    def _claims(self, done: Callable[[Block], bool], what: str = "") -> Claims:
         return Claims(self.source.blocks, self.task.index, self.task.step.tasks, self.leases, done, what)
 
     def done(self, block: Block) -> bool:

@@ -103,7 +103,7 @@ def _of_refine(task: Task, source: Source, block: Block) -> Iterator[str]:
     artifact = task.out
     failed_before = source.failed.total()
     manifest = manifest_of(artifact, block)
-    execution = Execution.of(task.config, task.input("pilot") if "pilot" in task.step.inputs else None)
+    execution = Execution.of(task.config, task.optional_input("pilot"))
     expected, changes = remade_manifest(artifact, block, source, execution)
     if changes:
         told = ", ".join(f"{number} {change}" for change, number in changes.items())

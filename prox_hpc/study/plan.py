@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from prox_hpc.config import Arm, Checks, Config, Corpus, Refiner, Resources
+from prox_hpc.config import Arm, Checks, Config, Corpus, Refiner
 from prox_hpc.errors import UserError
 from prox_hpc.task import Step
 
@@ -118,7 +118,7 @@ class _Builder:
         return {"model_files": found} if found else {}
 
     def processes(self, kind: str) -> int:
-        asked = _resources(self.config, kind)
+        asked = self.config.cluster.ask(kind)
         return asked.nodes * asked.processes
 
 
@@ -240,17 +240,12 @@ def _check_values(config: Config) -> None:
             f"cluster.successors={cluster.successors}: static tasks keep to their share, so nothing is left to take; "
             "use cluster.assignment=leased"
         )
-    ask = _resources(config, "refine")
+    ask = config.cluster.ask("refine")
     if cluster.backend == "slurm" and cluster.grace_s >= 60 * ask.time_min:
         raise UserError(
             f"cluster.grace_s={cluster.grace_s}: is all of the {ask.time_min} min of a refine task; "
             "lower it or raise cluster.resources.refine.time_min"
         )
-
-
-def _resources(config: Config, kind: str) -> Resources:
-    resources = config.cluster.resources
-    return resources.get(kind) or resources.get("default") or Resources()
 
 
 def _setting(config: Config, key: str) -> Any:
@@ -267,8 +262,8 @@ def _check_retention(config: Config) -> None:
             f"refiner.doc_threshold={refiner.doc_threshold}: with refiner.doc_retention={refiner.doc_retention} the "
             "pilot sample sets the threshold; leave out one of the two"
         )
-    gpus = _resources(config, "refine").gpus
-    if _piloted(config) and gpus and not _resources(config, "pilot").gpus:  # a site's own file may know no pilot yet
+    gpus = config.cluster.ask("refine").gpus
+    if _piloted(config) and gpus and not config.cluster.ask("pilot").gpus:  # a site's own file may know no pilot yet
         raise UserError(
             f"cluster.resources.pilot: asks for no GPU, refine for {gpus}; write into your cluster file's resources: "
             "`pilot: { gpus: 1, cpus: 8, mem_gb: 64 }` (refiner.doc_retention needs it)"

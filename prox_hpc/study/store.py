@@ -53,7 +53,7 @@ def task_states(store: Path, step: Step) -> list[dict[str, Any]]:
 
 
 def forget_failures(store: Path, step: Step) -> bool:
-    """Remove the notes of blocks that could not be read, so that a new attempt tries them; whether there were any."""
+    """Remove the notes of unreadable blocks (`prox_hpc.corpus.blocks`), so that they are tried again; -> any there?"""
     notes = list((artifact_dir(store, step) / "blocks").glob("*.failed.json"))
     for note in notes:
         note.unlink(missing_ok=True)

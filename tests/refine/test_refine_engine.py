@@ -323,7 +323,7 @@ def test_room_bounds_documents_and_bytes_and_lets_a_giant_pass_alone() -> None:
         await room.enter(giant)
         asyncio.get_running_loop().call_soon(room.leave, 1, giant)
         await room.enter(7)
-        return room.bytes
+        return room.characters
 
     assert asyncio.run(leave()) == 7
 
