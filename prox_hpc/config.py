@@ -65,7 +65,8 @@ class Cluster:
     lease_s: int = 300
     """leased: a block whose task gave no sign of life for so long is free again."""
     peak_tflops: Optional[float] = None
-    """Peak dense TFLOP/s of a device in the served precision (H100, H200 in bf16: 989); null: no share is told."""
+    """Peak dense TFLOP/s of a device in the precision used (H100, H200 in bf16: 989), for the shares of it that
+    refining and training reach; null: no share is told."""
     resources: dict[str, Resources] = field(default_factory=dict)
     """Per kind of step, `default` for the others."""
 
@@ -152,6 +153,31 @@ class Training:
     compile: bool = False
     checkpoints: int = 4
     """Checkpoints exported on the way, evenly spaced, the last at the end."""
+    schedule_tokens: Optional[int] = None
+    """Tokens that the schedule of the learning rate is made for, where the run stops earlier; null: `tokens`."""
+    activation_checkpointing: bool = False
+    """Keep only the layers' inputs and compute the rest again in the backward pass: less memory, about 30 % slower."""
+    save_minutes: float = 30
+    """Save the state to resume from at least so often, beside every checkpoint; 0: only there and by `save_steps`."""
+    save_steps: int = 0
+    """Save it after every so many steps as well; 0: by the clock alone."""
+    stall_timeout_s: int = 1800
+    """A step, a checkpoint or a conversion of the saved state that takes longer ends the job and names the rank."""
+    spike_steps: int = 20
+    """End the job when the loss stays 7 standard deviations above its mean for so many steps in a row; 0: never."""
+    tracker: str = "none"
+    """`none`, `tensorboard` (event files in the step's state folder) or `wandb`; both need their package."""
+
+
+HOW_TRAINING_RUNS = (
+    "activation_checkpointing",
+    "save_minutes",
+    "save_steps",
+    "stall_timeout_s",
+    "spike_steps",
+    "tracker",
+)
+"""Settings of `Training` that decide how a run goes, not what comes of it: they may change when it is resumed."""
 
 
 @dataclass
@@ -285,7 +311,7 @@ class Arm:
     """One variant of the training corpus."""
 
     kind: str = MISSING
-    """raw | rule | refined | gold | random"""
+    """raw | rule | refined | gold | random | classifier"""
     rules: list[str] = field(default_factory=list)
     """rule: datatrove filters in order: gopher_repetition, gopher_quality, c4, fineweb."""
     doc: bool = True
@@ -298,7 +324,9 @@ class Arm:
     """refined: null = refiner.doc_threshold; not below what the refiner programs."""
     checks: ArmChecks = field(default_factory=ArmChecks)
     like: str = "prox_dc"
-    """random: the arm whose document retention is matched."""
+    """random, classifier: the arm whose document retention is matched."""
+    examples: int = 50_000
+    """classifier: documents it learns from at most (the paper's refiners: 51,000)."""
 
 
 @dataclass
@@ -320,20 +348,80 @@ class Evaluation:
 
     name: str = MISSING
     kind: str = "world"
-    """`world` (clean held-out text and cloze items of the generated web) or `files` (gold text by `keep_column`)."""
+    """Held-out text: `world` (clean pages and cloze items of the generated web), `files` (gold text by `keep_column`)
+    or `none`."""
     tasks: list[str] = field(default_factory=lambda: ["world_bpb", "world_cloze"])
-    """lm-eval task names, ours or lm-eval's own."""
+    """Ours (`python -m prox_hpc.evaluate list`) or lm-eval's own; `name@2`: lm-eval's with two examples."""
+    data: Optional[str] = None
+    """Folder that `python -m prox_hpc.evaluate fetch` made; `hub`: the tasks read the hub, or its cache."""
     documents: int = 100
     """Held-out documents for bits per byte."""
     items: int = 200
     """Cloze items."""
     metric: str = "world_cloze"
-    """The task whose score is compared against compute (accuracy up is better, bits per byte down)."""
+    """The one of `tasks` whose score is compared against compute (accuracy up is better, bits per byte down)."""
+    array: Optional[int] = None
+    """Tasks that share the checkpoints of a run; null: one for each checkpoint on Slurm, one for all on one machine."""
     path: Optional[str] = None
     """files: as corpus.path."""
     text_column: str = "text"
     keep_column: Optional[str] = None
     batch_size: int = 32
+
+
+@dataclass
+class Charges:
+    """Which rows of the ledger an arm is charged with. As the paper, the passes are; it leaves out base and labels."""
+
+    annotation: bool = False
+    """Labelling the seed documents (`report.annotation_flops`, for a refiner that is given)."""
+    base_training: bool = False
+    """Pre-training the refiner's base (`report.base_tokens`, for a refiner that is given)."""
+    sft: bool = True
+    """Fine-tuning the refiner (`report.sft_tokens`, for a refiner that is given)."""
+    doc_pass: bool = True
+    chunk_prefill: bool = True
+    chunk_decode: bool = True
+    filtering: bool = True
+    """Rule filters, and executing the programs: no FLOPs of a model, but hours."""
+    tokenising: bool = True
+    pretraining: bool = True
+    """Without it no saving can be told, only what the rest costs."""
+    evaluation: bool = False
+
+
+@dataclass
+class Alarms:
+    """From where on the report warns."""
+
+    doc_f1: float = 0.75
+    """A lower F1 of "keep": the paper's refiners have 0.81 to 0.84."""
+    line_f1: float = 0.65
+    """A lower F1 of removed lines: the paper's refiners have 0.75 to 0.77."""
+    failed_programs: float = 0.02
+    """A larger share of programs malformed or cut off: the paper counts 0.0004 (documents) and 0.0036 (chunks)."""
+    score_drop: float = 0.02
+    """An arm that keeps less and scores lower by this share: two standard errors of the ten-task mean (0.45 of 42)."""
+    epochs: float = 4.0
+    """More passes over an arm's tokens: up to 4 they are nearly as good as new ones (Muennighoff et al. 2023)."""
+
+
+@dataclass
+class Report:
+    """What the report charges, and when it warns; changed at any time by `python -m prox_hpc.report RUN`."""
+
+    charge: Charges = field(default_factory=Charges)
+    prorate: str = "none"
+    """How much of an arm's preparation (passes, filtering, tokenising) is charged where only part of a run is needed:
+    `none`, all of it; `run`, tokens trained / tokens of the run, as the paper's Figure 8; `pool`, tokens trained / the
+    arm's tokens, all of it once the pool was seen: only re-use is free."""
+    annotation_flops: Optional[float] = None
+    """FLOPs of labelling the seed documents, where nobody measured them."""
+    base_tokens: Optional[float] = None
+    """Tokens the refiner's base was trained on: 6 N D."""
+    sft_tokens: Optional[float] = None
+    """Tokens a given refiner was fine-tuned on: 6 N D."""
+    alarms: Alarms = field(default_factory=Alarms)
 
 
 @dataclass
@@ -356,3 +444,4 @@ class Config:
     arm: dict[str, Arm] = field(default_factory=dict)
     trainee: Trainee = field(default_factory=Trainee)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    report: Report = field(default_factory=Report)

@@ -27,7 +27,8 @@ from prox_hpc.display import Display, print_dry_run, print_queued
 from prox_hpc.errors import EXIT_USER_ERROR, UserError
 from prox_hpc.study import store as disk
 from prox_hpc.study.plan import Plan, plan_study
-from prox_hpc.train import schedule
+from prox_hpc.study.vocabulary import check_vocabulary
+from prox_hpc.train import schedule, tracker
 
 HELP = """\
 ProX on a Slurm cluster: compose a study, plan its steps, run it here or queue it on Slurm.
@@ -86,6 +87,8 @@ def typed(cfg: DictConfig) -> Config:
             folder = Path(getattr(section, key) or "").expanduser()
             if getattr(section, key) and folder.is_dir():  # tasks run in other folders
                 setattr(section, key, str(folder.resolve()))
+    if config.evaluation.data and config.evaluation.data != "hub":
+        config.evaluation.data = str(Path(config.evaluation.data).expanduser().resolve())
     return config
 
 
@@ -105,8 +108,12 @@ def plan(config: Config) -> Plan:
     """The DAG of a study; looks at the files of its corpora. Raises UserError."""
     from prox_hpc.corpus.files import plan_files
     from prox_hpc.corpus.read import Source
+    from prox_hpc.evaluate.prepared import identify
 
-    return plan_study(config, plan_files, lambda description: len(Source.of_files(description).blocks), identify_model)
+    def count_blocks(description: dict[str, Any]) -> int:
+        return len(Source.of_files(description).blocks)
+
+    return plan_study(config, plan_files, count_blocks, identify_model, identify)
 
 
 def identify_model(name: str) -> dict[str, Any] | None:
@@ -151,7 +158,7 @@ def launch(config: Config, study: Plan, console: Console) -> int:
 
 
 def check_models(config: Config) -> None:
-    """Folders given as models must hold one, and a fixed port must be free. Raises UserError."""
+    """Folders given as models must hold one that fits its tokenizer, and a fixed port be free. Raises UserError."""
     refiner, trainee = config.refiner, config.trainee
     tokenizer = (("tokenizer.json", "a tokenizer"),)
     model = (("config.json", "a model"), *tokenizer)
@@ -167,6 +174,7 @@ def check_models(config: Config) -> None:
         for name, what in parts:
             if not any((folder / option).exists() for option in (name, name.replace("r.json", "r.model"))):
                 raise UserError(f"{key}={value}: no {name} there, so it is not the folder of {what}; save {what} there")
+    check_vocabulary(trainee)
     port = refiner.serve.port
     if port is not None and config.cluster.backend == "local":
         import socket
@@ -186,8 +194,11 @@ def check_training(config: Config, study: Plan) -> None:
     for name, kind in (("refiner", "adapt"), ("trainee", "pretrain")):
         for step in study:
             if step.kind == kind:
+                training = getattr(config, name).training
                 try:
-                    schedule.check(getattr(config, name).training, step.processes)
+                    schedule.check(training, step.processes)
+                    if not (config.cluster.python or config.cluster.container):  # the tasks' packages are these
+                        tracker.check(training.tracker)
                 except UserError as error:
                     raise UserError(f"{name}.{error}") from error
                 break

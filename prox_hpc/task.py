@@ -31,10 +31,12 @@ REVISION = {
     "refine": 3,
     "execute": 3,
     "filter": 1,
+    "classifier": 1,
+    "classify": 1,
     "score": 1,
-    "tokenize": 1,
-    "pretrain": 1,
-    "evaluate": 1,
+    "tokenize": 2,
+    "pretrain": 2,
+    "evaluate": 2,
     "report": 1,
 }
 

@@ -25,11 +25,15 @@ NEEDED = {
     ("trainee", "tlm_xs"): ["trainee.tokenizer=t"],
     ("trainee", "tlm_s"): ["trainee.tokenizer=t"],
     ("trainee", "tlm_m"): ["trainee.tokenizer=t"],
-    ("corpus", "files"): ["corpus.path=p", "arm=[raw,prox_dc]"],
+    **{
+        ("corpus", name): ["corpus.path=p", "arm=[raw,prox_dc]"]
+        for name in ("files", "redpajama_v2", "c4", "fineweb", "fineweb_edu", "dclm", "openwebmath")
+    },
     ("evaluation", "files"): ["evaluation.path=p"],
-    ("experiment", "refiner_size"): ["trainee.tokenizer=t"],
+    ("experiment", "refiner_size"): ["corpus.path=p", "refiner.doc_model=d", "refiner.chunk_model=c"],
+    **{("experiment", name): ["corpus.path=p"] for name in ("table2_rules", "corpora", "flops")},
+    ("experiment", "math_cpt"): ["corpus.path=p", "evaluation.path=p"],
     ("experiment", "real_pages"): ["corpus.path=p", "evaluation.path=p"],
-    ("arm", "random"): [],
 }
 FILES = {"files": [{"path": "p", "size": 1, "mtime": 0, "rows": 1}]}
 
@@ -42,9 +46,9 @@ def composed(*overrides: str) -> Config:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_plans(group: str, option: str) -> None:
-    choice = f"arm=[raw,prox_dc,{option}]" if (group, option) == ("arm", "random") else f"{group}={option}"
-    if group == "arm" and option != "random":
-        choice = f"arm=[{option}]"
+    choice = f"{group}={option}"
+    if group == "arm":  # some are to be like prox_dc
+        choice = f"arm=[raw,prox_dc,{option}]" if option in ("random", "classifier") else f"arm=[{option}]"
     config = composed(choice, *NEEDED.get((group, option), []))
     plan = plan_study(config, lambda corpus: FILES, lambda described: 3)
     assert plan.steps[-1].kind == "report"

@@ -66,7 +66,7 @@ def test_the_wheel_holds_the_configuration_and_works_from_any_folder(tmp_path: P
 def test_rooms_import_only_downwards() -> None:
     for path in (ROOT / "prox_hpc").rglob("*.py"):
         room = path.relative_to(ROOT / "prox_hpc").parts[0]
-        if room not in LOWER:
+        if room not in LOWER or path.name == "__main__.py":  # a command is a front door, as launch.py is
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []

@@ -33,8 +33,10 @@ from prox_hpc.study.store import forget_failures, is_published, state_dir, task_
 from prox_hpc.task import Step
 
 SEAL = Resources(mem_gb=2, time_min=30)
-# How often a task that ran out of time is requeued. One that takes blocks as they come gets further each time.
-TIMEOUTS, LEASED_TIMEOUTS = 3, 100
+# How often a task that ran out of time is requeued. One that takes blocks as they come, or saves the state of its
+# training when it is warned, gets further each time.
+TIMEOUTS, FURTHER_TIMEOUTS = 3, 100
+TRAINING = ("adapt", "pretrain")
 SUBMITTING_STALE_S = 60  # a launcher that claimed a step and died before submitting it
 
 
@@ -208,7 +210,7 @@ def _executor(
 ) -> submitit.SlurmExecutor:
     folder = state_dir(store, step) / "logs"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    timeouts = LEASED_TIMEOUTS if step.leased else TIMEOUTS
+    timeouts = FURTHER_TIMEOUTS if step.leased or step.kind in TRAINING else TIMEOUTS
     executor = submitit.SlurmExecutor(folder=folder / "%j", python=_python(cluster), max_num_timeout=timeouts)
     executor.update_parameters(**_parameters(step, cluster, ask, wait, part))
     return executor

@@ -32,6 +32,8 @@ MODULES = {
     "generate": "prox_hpc.corpus.generate",
     "heldout": "prox_hpc.corpus.heldout",
     "filter": "prox_hpc.corpus.filters",
+    "classifier": "prox_hpc.corpus.classifier",
+    "classify": "prox_hpc.corpus.classify",
     "tokenizer": "prox_hpc.refiner.tokenizer",
     "labels": "prox_hpc.refiner.labels",
     "adapt": "prox_hpc.refiner.adapt",
@@ -45,8 +47,19 @@ MODULES = {
     "report": "prox_hpc.report.task",
 }
 MAX_TASKS = 100_000  # five digits in the names of status files
+RANKS_WAIT_S = 20
 GRACE_S = 90  # sbatch's --signal, where a step says nothing
-RECORDED_VERSIONS = ("torch", "transformers", "tokenizers", "deepspeed", "lm_eval", "datatrove", "pyarrow", "numpy")
+RECORDED_VERSIONS = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "deepspeed",
+    "lm_eval",
+    "datatrove",
+    "pyarrow",
+    "numpy",
+    "scikit-learn",
+)
 
 
 def load(step_file: Path, index: int) -> Task:
@@ -86,6 +99,8 @@ def run_task(step_file: str, index: int, requeue: Callable[[], None] | None = No
         print(f"interrupted by {task.stop.reason}: {why}", file=sys.stderr)
         if task.stop.warned and requeue:
             requeue()
+            if task.rank:  # rank 0 puts the job back, and srun would end it as soon as another rank has ended
+                time.sleep(RANKS_WAIT_S)
         raise SystemExit(os.EX_TEMPFAIL) from why
     except BaseException as error:
         task.report("failed", error=f"{type(error).__name__}: {error}"[:2000], seconds=time.time() - started)

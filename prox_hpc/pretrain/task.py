@@ -1,8 +1,9 @@
 """Step `pretrain`: one trainee on one arm's tokens with one seed.
 
 Every arm gets the same token budget (`training.tokens`); a corpus smaller than that is read for several epochs, a
-larger one in part, and `run.json` says how many epochs it was. The seed decides the initial weights and the order of
-the rows.
+larger one in part, and `run.json` says how many epochs it was. One that does not fill a single batch is refused: its
+rows would stand in every batch several times. The seed decides the initial weights and the order of the rows. A task
+that is told to end saves its state and is resumed from there (`prox_hpc.train.loop`).
 """
 
 import json
@@ -10,13 +11,15 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from prox_hpc.config import Training
 from prox_hpc.errors import UserError
 from prox_hpc.pretrain.tokenize import load_tokenizer
 from prox_hpc.publish import publish_json
 from prox_hpc.task import Task
 from prox_hpc.train import schedule
 from prox_hpc.train.data import Packed
+
+GRACEFUL = True
+"""The worker's signal handlers set `task.stop`, which the training loop looks at."""
 
 
 def run(task: Task) -> None:
@@ -26,11 +29,12 @@ def run(task: Task) -> None:
     if (task.out / "run.json").exists():
         loop.forget(task)
         return
-    settings, seed = Training(**task.config["training"]), task.config["seed"]
+    settings, seed = schedule.settings_of(task.step), task.config["seed"]
     schedule.check(settings, task.world_size)
     device = task.step.runtime.get("device", "cpu")
     stream = Packed.open(task.input("tokens") / "blocks", settings.context, seed)
-    loop.start_process_group(device)
+    _check_amount(task, stream.total_tokens, settings.batch_tokens)
+    loop.start_process_group(device, settings.stall_timeout_s)
     tokenizer = load_tokenizer(task)
     if task.config.get("model"):
         model = shapes.load_model(task.config["model"])
@@ -47,7 +51,7 @@ def run(task: Task) -> None:
 def seal(task: Task) -> dict[str, Any]:
     """The content of run.json; raises when a checkpoint is missing or the log of losses has not one line per step."""
     summary: dict[str, Any] = json.loads((task.out / "run.json").read_text())
-    for step in schedule.checkpoint_steps(Training(**task.config["training"])):
+    for step in schedule.checkpoint_steps(schedule.settings_of(task.step)):
         folder = task.out / "checkpoints" / f"step-{step:06d}"
         for name in ("checkpoint.json", "config.json"):
             if not (folder / name).exists():
@@ -60,6 +64,15 @@ def seal(task: Task) -> dict[str, Any]:
     if not all(math.isfinite(line["loss"]) for line in lines):
         raise ValueError(f"{task.out / 'losses.jsonl'}: has losses that are not finite")
     return summary
+
+
+def _check_amount(task: Task, tokens: int, batch_tokens: int) -> None:
+    """UserError when the arm does not fill one optimiser batch."""
+    if tokens < batch_tokens:
+        raise UserError(
+            f"trainee.training.batch_tokens={batch_tokens}: {task.input('tokens')} holds only {tokens} tokens, less "
+            "than one batch; enlarge the corpus, loosen the arm's rules or threshold, or lower batch_tokens"
+        )
 
 
 def _check_vocabulary(task: Task, rows: int, tokens: int) -> None:

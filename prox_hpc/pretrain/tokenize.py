@@ -1,8 +1,9 @@
 """Step `tokenize`: an arm's documents as packed token ids, one file per block of the corpus.
 
 A block's tokens lie end to end, each document followed by EOS, with no BOS (as ProX packs them), so a trainee's rows
-are cut anywhere. Ids are little-endian uint16 when the vocabulary fits, else uint32. Beside `NNNNN.bin` stands
-`NNNNN.json` with the counts, published last: a block with a manifest is done.
+are cut anywhere. Ids are little-endian uint16 when the vocabulary fits, else uint32. Beside `NNNNN.bin` stand
+`NNNNN.idx`, where each document begins (little-endian int64 offsets in tokens), and `NNNNN.json` with the counts,
+published last: a block with a manifest is done.
 """
 
 import json
@@ -18,6 +19,7 @@ from prox_hpc.corpus.read import Block, Document, Source, open_source, task_bloc
 from prox_hpc.errors import UserError
 from prox_hpc.publish import publish_file, publish_json
 from prox_hpc.task import Task
+from prox_hpc.train.data import OFFSETS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,11 +51,7 @@ def seal(task: Task) -> dict[str, Any]:
         if not manifest.exists():
             raise FileNotFoundError(f"{manifest}: block {block.index} of {block.path} was not tokenised; launch again")
         about = json.loads(manifest.read_text())
-        expected = about["tokens"] * np.dtype(about["dtype"]).itemsize
-        if path.stat().st_size != expected:
-            raise ValueError(
-                f"{path}: {path.stat().st_size} bytes, its manifest says {expected}; delete both, launch again"
-            )
+        _check_block(path, about)
         for key in SUMMED:
             totals[key] += about[key]
     if not totals["tokens"]:
@@ -67,6 +65,25 @@ def seal(task: Task) -> dict[str, Any]:
         "dtype": about["dtype"],
         "vocab_size": about["vocab_size"],
     }
+
+
+def _check_block(path: Path, about: dict[str, Any]) -> None:
+    """ValueError unless a block's tokens and its index of documents are what its manifest says."""
+    index = path.with_suffix(".idx")
+    for file, count, dtype in ((path, about["tokens"], about["dtype"]), (index, about["documents"], OFFSETS)):
+        size, expected = file.stat().st_size if file.exists() else 0, count * np.dtype(dtype).itemsize
+        if size != expected:
+            raise ValueError(
+                f"{file}: {size} bytes, the block's manifest says {expected}; delete the three files of that block, "
+                "launch again"
+            )
+    starts = np.fromfile(index, dtype=OFFSETS)
+    # each document has its EOS at least, and the first begins the block
+    if len(starts) and (starts[0] != 0 or (np.diff(starts) < 1).any() or starts[-1] >= about["tokens"]):
+        raise ValueError(
+            f"{index}: its offsets are not ascending from 0 to below {about['tokens']} tokens; delete the three files "
+            "of that block, launch again"
+        )
 
 
 def load_tokenizer(task: Task) -> "PreTrainedTokenizerBase":
@@ -98,6 +115,7 @@ def _tokenize_block(task: Task, source: Source, block: Block, tokenizer: "PreTra
     path = task.out / "blocks" / f"{block.index:05d}.bin"
     dtype = token_dtype(len(tokenizer))
     counts = dict.fromkeys(SUMMED, 0)
+    starts: list[int] = []
     failed_before = source.failed.total()
 
     def write(draft: Path) -> None:
@@ -107,12 +125,14 @@ def _tokenize_block(task: Task, source: Source, block: Block, tokenizer: "PreTra
                 counts["documents"] += len(texts)
                 counts["empty"] += len(documents) - len(texts)
                 for text, ids in zip(texts, _encode(tokenizer, texts), strict=True):
+                    starts.append(counts["tokens"])
                     counts["tokens"] += len(ids) + 1
                     counts["utf8_bytes"] += len(text.encode())
                     file.write(np.array([*ids, tokenizer.eos_token_id], dtype=dtype).tobytes())
 
     # False when a task that died before its manifest was first; the same documents gave it the same bytes
     publish_file(path, write)
+    publish_file(path.with_suffix(".idx"), lambda draft: draft.write_bytes(np.array(starts, dtype=OFFSETS).tobytes()))
     counts["failed"] = source.failed.total() - failed_before
     about = {"dtype": dtype, "vocab_size": len(tokenizer), "source": block.path}
     manifest = {**counts, "failures": source.failures, **about}

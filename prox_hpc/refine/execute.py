@@ -1,8 +1,8 @@
 """Step `execute`: an arm's corpus from documents and programs, on a CPU.
 
 `refined` executes the recorded programs of a refine step under the arm's own settings, `gold` the corpus's true
-programs and verdicts (the ceiling), `random` keeps as many documents as another arm did, chosen by lot. What comes out
-is an ordinary corpus.
+programs and verdicts (the ceiling). Two keep as many documents as another arm did: `random` chooses them by lot,
+`classifier` by the scores of a classify step. What comes out is an ordinary corpus.
 """
 
 import gc
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prox_hpc.corpus.blocks import check_read_before, fails_alone, sound_blocks
+from prox_hpc.corpus.classify import read_scores
 from prox_hpc.corpus.read import Block, Document, Source, Stored, open_source, task_blocks
 from prox_hpc.corpus.write import block_path, is_done, publish_counts, read_counts, write_stored
 from prox_hpc.errors import UserError
@@ -113,7 +114,10 @@ def _arm(task: Task) -> Arm:
         summary = json.loads((task.input("like") / "artifact.json").read_text())["summary"]
         share = summary["documents_out"] / summary["documents_in"] if summary["documents_in"] else 1.0
         return _random(share, settings.get("seed", 0))
-    raise UserError(f"arm.kind={settings['kind']}: is not made from programs; one of refined, gold, random")
+    if settings["kind"] == "classifier":
+        summary = json.loads((task.input("scores") / "artifact.json").read_text())["summary"]
+        return _classified(task.input("scores"), summary["threshold"])
+    raise UserError(f"arm.kind={settings['kind']}: is not made here; one of refined, gold, random, classifier")
 
 
 def _refined(programs: Path, execution: Execution) -> Arm:
@@ -153,11 +157,32 @@ def _random(share: float, seed: int) -> Arm:
         keep = int(len(lots) * share + _lot(seed, block.index, -1))
         chosen = set(sorted(range(len(lots)), key=lots.__getitem__)[:keep])
         for number, document in enumerate(documents):
-            result = refine_document(document.utf8, [], drop=number not in chosen)
-            drawn = result if number in chosen else result._replace(reason="not drawn")
-            yield Executed(document, drawn, character_count(document.utf8), text_hash(document.utf8))
+            yield _chosen(document, number in chosen, "not drawn")
 
     return arm
+
+
+def _classified(scores: Path, threshold: float) -> Arm:
+    """The documents whose score reaches the threshold."""
+
+    def arm(source: Source, block: Block) -> Iterator[Executed]:
+        check_read_before(scores, block)
+        for document, scored in zip_longest(source.read_stored(block), read_scores(scores, block)):
+            if document is None or scored is None or scored[0] != document.id:
+                raise RuntimeError(
+                    f"{block_path(scores, block.index)}: its scores are not of the documents of {block.path}; "
+                    f"they are another corpus's"
+                )
+            yield _chosen(document, scored[1] >= threshold, "low score")
+
+    return arm
+
+
+def _chosen(document: Stored, kept: bool, otherwise: str) -> Executed:
+    """The document as it is, or dropped with the reason `otherwise`."""
+    result = refine_document(document.utf8, [], drop=not kept)
+    told = result if kept else result._replace(reason=otherwise)
+    return Executed(document, told, character_count(document.utf8), text_hash(document.utf8))
 
 
 def _lot(*key: int) -> float:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from prox_hpc.config import Training
 from prox_hpc.errors import UserError
 from prox_hpc.programs import VERSION, parse, removed_lines
 from prox_hpc.publish import publish_json
@@ -22,11 +21,14 @@ from prox_hpc.refiner.labels import Label, read
 from prox_hpc.refiner.tokenizer import FOLDER, MARKED_LINES
 from prox_hpc.serve.prompt import template
 from prox_hpc.task import Task
+from prox_hpc.train import schedule
 from prox_hpc.train.data import Examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+GRACEFUL = True
+"""The worker's signal handlers set `task.stop`, which the training loop looks at."""
 MODEL: Final = "model"
 LINE_WEIGHT: Final = 0.5
 """Weight of the label at a line's end, beside the 1 of an answer's token."""
@@ -171,7 +173,7 @@ def run(task: Task) -> None:
     if (task.out / "refiner.json").exists():
         return
     config = task.config
-    settings = Training(**config["training"])
+    settings = schedule.settings_of(task.step)
     tokenizer = AutoTokenizer.from_pretrained(task.input("tokenizer") / FOLDER)
     examples = read(task.input("labels"))
     if not examples:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from prox_hpc.config import Alarms, Charges, Report
 from prox_hpc.report.matched import Array, Curve
 from prox_hpc.task import Task
 
@@ -41,16 +42,30 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """config: the composed configuration. steps: address -> {kind, name, inputs, tasks}. roles: role -> address."""
+    """config: the composed configuration. steps: address -> {kind, name, inputs, tasks}. roles: role -> address.
+
+    run: its run folder. resources: `cluster.resources`, what tasks were given.
+    """
 
     store: Path
     config: dict[str, Any]
     steps: dict[str, dict[str, Any]]
     roles: dict[str, str]
+    run: Path
+    resources: dict[str, dict[str, Any]]
 
     @staticmethod
     def of(task: Task) -> "Study":
-        return Study(task.store, task.config["study"], task.config["steps"], task.step.inputs)
+        runtime = task.step.runtime
+        run, resources = Path(runtime["run_dir"]), runtime.get("resources", {})
+        return Study(task.store, task.config["study"], task.config["steps"], task.step.inputs, run, resources)
+
+    @property
+    def settings(self) -> Report:
+        """The `report` section of the configuration; studies older than it have its defaults."""
+        given = dict(self.config.get("report", {}))
+        charge, alarms = Charges(**given.pop("charge", {})), Alarms(**given.pop("alarms", {}))
+        return Report(charge=charge, alarms=alarms, **given)
 
     def artifact(self, role: str) -> Path | None:
         """Folder of the artifact in `role`, None when the study has no such role or it is not published."""
@@ -98,6 +113,25 @@ class Study:
         for path in sorted((self.store / "steps" / address / "tasks").glob("*.json")):
             yield json.loads(path.read_text())
 
+    def jobs(self, address: str) -> set[str]:
+        """Ids (array ids for arrays) of all Slurm jobs of a step: of its last launch, and of those that left logs."""
+        folder = self.store / "steps" / address
+        claim = folder / "claim.json"
+        last = json.loads(claim.read_text()).get("jobs", []) if claim.exists() else []
+        return {*last, *(path.name.split("_")[0] for path in (folder / "logs").glob("[0-9]*") if path.is_dir())}
+
+    def logs(self, address: str) -> list[Path]:
+        """What the step's tasks wrote, newest last."""
+        found = [path for path in (self.store / "steps" / address / "logs").rglob("*log*") if path.is_file()]
+        return sorted(found, key=lambda path: path.stat().st_mtime)
+
+    def device(self, address: str) -> str:
+        """`cpu` or `cuda`, as the step recorded it; "" when it did not."""
+        manifest = self.store / "artifacts" / address / "artifact.json"
+        runtime = load_json(manifest).get("runtime", {}) if manifest.exists() else {}
+        device: str = runtime.get("device") or runtime.get("serve", {}).get("device", "")
+        return device
+
     def versions(self) -> dict[str, str]:
         """Package -> the version(s) its artifacts were made with."""
         found: dict[str, set[str]] = {}
@@ -127,33 +161,67 @@ def checkpoints(run: Run) -> list[dict[str, Any]]:
     return sorted(scored, key=lambda entry: entry["step"])
 
 
+def groups(runs: list[Run]) -> dict[str, list[str]]:
+    """Tasks that are the plain mean of others (the ten tasks of the paper, MMLU of its subsets), with their members."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if run.evaluate:
+            found |= load_json(run.evaluate / "scores.json").get("groups", {})
+    return found
+
+
+def scores_of(entry: dict[str, Any], task: str) -> dict[str, float]:
+    """Metrics of a task, which may be a part of another one, at a checkpoint; {} when it was not scored."""
+    scores: dict[str, float] = entry["scores"].get(task) or entry.get("subsets", {}).get(task, {})
+    return scores
+
+
 def metric_of(task: str, runs: list[Run]) -> tuple[str, str, bool] | None:
     """The metric compared on an lm-eval task, None when no run has a score of a kind we know."""
-    seen = {name for run in runs for entry in checkpoints(run) for name in entry["scores"].get(task, {})}
+    seen = {name for run in runs for entry in checkpoints(run) for name in scores_of(entry, task)}
     return next((metric for metric in METRICS if metric[0] in seen), None)
 
 
 def common_steps(runs: list[Run], task: str, metric: str) -> list[int]:
     """Training steps at which all evaluated runs have the score, with known FLOPs."""
     per_run = [
-        {entry["step"] for entry in checkpoints(run) if metric in entry["scores"].get(task, {}) and entry.get("flops")}
+        {entry["step"] for entry in checkpoints(run) if metric in scores_of(entry, task) and entry.get("flops")}
         for run in runs
     ]
     return sorted(set.intersection(*per_run)) if per_run else []
 
 
 def curve(runs: list[Run], task: str, metric: str) -> Curve | None:
-    """The curve of one arm from its evaluated seeds, with item results where all have them; None without a score."""
-    runs = [run for run in runs if any(metric in entry["scores"].get(task, {}) for entry in checkpoints(run))]
+    """The curve of one arm from its evaluated seeds, with item results where all have them; None without a score.
+
+    That of a group is the mean of its members' curves, so that their items are resampled.
+    """
+    return _curve(tuple(runs), task, metric)
+
+
+@cache
+def _curve(given: tuple[Run, ...], task: str, metric: str) -> Curve | None:
+    """A task is a part of groups, too, and reading its items takes longest."""
+    runs = [run for run in given if any(metric in scores_of(entry, task) for entry in checkpoints(run))]
     steps = common_steps(runs, task, metric)
     if not steps:
         return None
+    members = groups(runs).get(task, [])
+    parts = [curve(runs, member, known[0]) for member in members if (known := metric_of(member, runs))]
+    if members and len(parts) == len(members) and (averaged := average([part for part in parts if part])):
+        return averaged
     entries = [{entry["step"]: entry for entry in checkpoints(run)} for run in runs]
     flops = np.array([entries[0][step]["flops"] for step in steps], float)
     by_item = item_results(runs, task, metric, steps)
     if by_item is not None:
         return Curve(flops, *by_item)
-    return Curve.of_scores(flops, [[entry[step]["scores"][task][metric] for step in steps] for entry in entries])
+    return Curve.of_scores(flops, [[scores_of(entry[step], task)[metric] for step in steps] for entry in entries])
+
+
+def average(lines: list[Curve]) -> Curve | None:
+    """The plain mean of tasks that were scored at the same checkpoints of the same runs; None when they were not."""
+    alike = len({(line.seeds, tuple(line.flops)) for line in lines}) == 1
+    return Curve.average(lines) if alike else None
 
 
 def item_results(runs: list[Run], task: str, metric: str, steps: list[int]) -> tuple[Array, Array] | None:

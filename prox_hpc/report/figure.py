@@ -13,29 +13,29 @@ DASHES = ("", "7 4", "2 3", "9 3 2 3", "", "4 4", "1 4")
 COLOURS = 7  # arms beyond the seventh start over
 
 
-def plot(metric: dict[str, Any], arms: list[str], shift: tuple[str, float] | None = None) -> str:
-    """One metric's curves: mean over seeds by checkpoint, the band from the worst to the best seed; x in log FLOPs.
+def plot(metric: dict[str, Any], arms: list[str], shifted: str | None = None, unit: str = "FLOPs") -> str:
+    """One metric's curves: mean over seeds by checkpoint, the band from the worst to the best seed; x logarithmic.
 
-    metric: an entry of the report's `metrics`. arms: all of the study; their order gives the colours. shift: (arm,
-    FLOPs): draw that arm again, thinly, with its refining cost added to every checkpoint.
+    metric: an entry of the report's `metrics`. arms: all of the study; their order gives the colours. shifted: an arm
+    to draw again, thinly, with what it is charged added to every checkpoint. unit: `FLOPs`, or that of the curves'
+    `hours`; then arms without hours are left out, and nothing is shifted.
     """
-    curves: dict[str, Any] = metric["curves"]
-    cost = shift[1] if shift and shift[0] in curves else 0.0
-    flops = [value for line in curves.values() for value in line["flops"]]
-    if shift and cost:
-        flops += [value + cost for value in curves[shift[0]]["flops"]]
+    key = "flops" if unit == "FLOPs" else "hours"
+    curves = {arm: line for arm, line in metric["curves"].items() if line[key]}
+    moved = curves[shifted]["charged_flops"] if shifted in curves and unit == "FLOPs" else None
+    places = [value for line in curves.values() for value in line[key]] + (moved or [])
     scores = [value for line in curves.values() for key in ("low", "high") for value in line[key]]
-    x = _Scale(math.log10(min(flops)), math.log10(max(flops)), LEFT, WIDTH - RIGHT)
+    x = _Scale(math.log10(min(places)), math.log10(max(places)), LEFT, WIDTH - RIGHT)
     y = _Scale(min(scores), max(scores), HEIGHT - BOTTOM, TOP)
-    parts = [*_axes(x, y, metric)]
+    parts = [*_axes(x, y, metric, unit)]
     for arm, line in curves.items():
         number = arms.index(arm)
-        parts.append(_arm(number, arm, line, x, y, metric["label"]))
-        if shift and cost and arm == shift[0]:
-            moved = [(x(math.log10(f + cost)), y(s)) for f, s in zip(line["flops"], line["mean"], strict=True)]
-            parts.append(f'<path class="line moved a{number % COLOURS}" d="{_path(moved)}"/>')
+        parts.append(_arm(number, arm, line, x, y, metric["label"], unit))
+        if moved and arm == shifted and moved != line["flops"]:
+            points = [(x(math.log10(at)), y(s)) for at, s in zip(moved, line["mean"], strict=True)]
+            parts.append(f'<path class="line moved a{number % COLOURS}" d="{_path(points)}"/>')
     direction = "higher" if metric["higher_is_better"] else "lower"
-    title = f"{metric['task']}, {metric['label']} ({direction} is better) against training FLOPs"
+    title = f"{metric['task']}, {metric['label']} ({direction} is better) against training {unit}"
     return (
         f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">'
         + "".join(parts)
@@ -61,7 +61,7 @@ class _Scale:
         return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)
 
 
-def _axes(x: _Scale, y: _Scale, metric: dict[str, Any]) -> list[str]:
+def _axes(x: _Scale, y: _Scale, metric: dict[str, Any], unit: str) -> list[str]:
     parts = []
     for value in _ticks(y.low, y.high, 5):
         at = y(value)
@@ -73,14 +73,15 @@ def _axes(x: _Scale, y: _Scale, metric: dict[str, Any]) -> list[str]:
         parts.append(f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{label}</text>')
     middle, below = (TOP + HEIGHT - BOTTOM) / 2, (LEFT + WIDTH - RIGHT) / 2
     axis = '<text class="axis" text-anchor="middle"'
-    parts.append(f'{axis} x="{below}" y="{HEIGHT - 6}">training FLOPs (log scale)</text>')
+    parts.append(f'{axis} x="{below}" y="{HEIGHT - 6}">training {unit} (log scale)</text>')
     turned = f'transform="translate(12 {middle}) rotate(-90)"'
     parts.append(f"{axis} {turned}>{escape(metric['label'])}</text>")
     return parts
 
 
-def _arm(number: int, arm: str, line: dict[str, Any], x: _Scale, y: _Scale, label: str) -> str:
-    xs = [x(math.log10(value)) for value in line["flops"]]
+def _arm(number: int, arm: str, line: dict[str, Any], x: _Scale, y: _Scale, label: str, unit: str) -> str:
+    places = line["flops" if unit == "FLOPs" else "hours"]
+    xs = [x(math.log10(value)) for value in places]
     mean = list(zip(xs, map(y, line["mean"]), strict=True))
     low, high = list(zip(xs, map(y, line["low"]), strict=True)), list(zip(xs, map(y, line["high"]), strict=True))
     style = number % COLOURS
@@ -89,8 +90,8 @@ def _arm(number: int, arm: str, line: dict[str, Any], x: _Scale, y: _Scale, labe
     if len(mean) > 1 and low != high:
         parts.append(f'<path class="band a{style}" d="{_path(low + high[::-1])}Z"/>')
     parts.append(f'<path class="line a{style}" d="{_path(mean)}"{dash}/>')
-    for (px, py), flops, score in zip(mean, line["flops"], line["mean"], strict=True):
-        title = f"{arm}: {label} {score:.4g} at {flops:.3g} FLOPs"
+    for (px, py), place, score in zip(mean, places, line["mean"], strict=True):
+        title = f"{arm}: {label} {score:.4g} at {place:.3g} {unit}"
         parts.append(_marker(number, px, py, f"<title>{escape(title)}</title>"))
     return "".join([*parts, "</g>"])
 
@@ -132,7 +133,8 @@ def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
         for factor in factors:
             at = exponent + math.log10(factor)
             if low <= at <= high and exponent % every == 0:
-                found.append((at, f"{factor}e{exponent}"))
+                label = f"{factor * 10.0**exponent:g}" if -3 <= exponent <= 3 else f"{factor}e{exponent}"
+                found.append((at, label))
     return (
         found if len(found) > 1 else [(value, f"{10**value:.2g}".replace("e+", "e")) for value in _ticks(low, high, 3)]
     )

@@ -3,6 +3,9 @@
 import math
 from typing import Any
 
+TOLD = 2
+"""Metrics that the headline speaks of at most; the page has all."""
+
 
 def flops(value: float | None) -> str:
     """1.83e+13 -> '1.83e13'."""
@@ -34,6 +37,13 @@ def times(value: float) -> str:
     return f"{value:.2f}×" if value >= 0.095 else f"{value:.1g}×"
 
 
+def hours(value: float | None) -> str:
+    """123.4 -> '123', 1.2345 -> '1.23', 0.000086 -> '8.60e-5'."""
+    if value is None or 0 < value < 1e-3:
+        return flops(value)
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def ends(saving: dict[str, Any]) -> str:
     """'1.20× to 2.40×'; an end at which an arm never gets there says so; '' without an interval."""
     if saving["low"] is None and saving["high"] is None:
@@ -60,8 +70,9 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
     if not compared:
         lack = f"No scores of both {base} and {arm} are there yet, so no saving can be told."
         return {"verdict": "unknown", "sentences": [lack]}
-    sentences = [sentence for metric in compared for sentence in _sentences(base, arm, metric)]
-    sentences.append(_at_equal_tokens(base, arm, compared))
+    sentences = [sentence for metric in compared[:TOLD] for sentence in _sentences(base, arm, metric)]
+    sentences += [*_in_hours(report, compared[0]), *_pays_from(report, compared[0])]
+    sentences.append(_at_equal_tokens(base, arm, compared[:TOLD]))
     return {"verdict": _verdict(compared[0]["matched"][arm]["to_baseline"]), "sentences": sentences}
 
 
@@ -110,10 +121,34 @@ def _sentences(base: str, arm: str, metric: dict[str, Any]) -> list[str]:
         told.append(f"{base} had that score from its first checkpoint on, so this comparison says little.")
     charged = reading["saving_with_cost"]
     if charged is None:
-        told.append("What the refining cost is not known yet.")
-    elif matched["cost"]:
-        told.append(f"Refining included: {_compared(charged, matched)}.{_pays(reading, matched['cost'])}")
+        told.append("What the refining cost is not known.")
+    elif matched["cost"]["flops"]:
+        told.append(f"Refining included: {_compared(charged, matched)}.{_pays(reading, matched['cost']['flops'])}")
     return told
+
+
+def _in_hours(report: dict[str, Any], metric: dict[str, Any]) -> list[str]:
+    """The same in GPU-hours (on CPUs in CPU-hours), where they are known."""
+    matched, unit = metric["matched"][report["arm"]], report["hours"]["unit"]
+    told = matched["to_baseline"]["units"].get("hours")
+    if told is None or not told["saving"]["ratio"]:
+        return []
+    charged = told["saving_with_cost"]
+    both = f"; refining included, {_compared(charged, matched, unit)}" if charged else ""
+    return [f"In hours: {_compared(told['saving'], matched, f'training {unit}')}{both}."]
+
+
+def _pays_from(report: dict[str, Any], metric: dict[str, Any]) -> list[str]:
+    """The break-even in tokens; nothing is told of a saving that the study does not show."""
+    reading = metric["matched"][report["arm"]]["to_baseline"]
+    for pays in report["break_even"]:
+        named = (pays["arm"], pays["task"], pays["unit"]) == (report["arm"], metric["task"], "flops")
+        if named and pays["tokens"] and not _holds_one(reading["saving"]):
+            passes = f", {number(pays['passes'], 1)} passes over it" if pays["passes"] else ""
+            return [
+                f"At this saving the refining pays from {flops(pays['tokens'])} tokens of the refined corpus{passes}."
+            ]
+    return []
 
 
 def _pays(reading: dict[str, Any], cost: float) -> str:
@@ -124,12 +159,12 @@ def _pays(reading: dict[str, Any], cost: float) -> str:
     return f" It would pay from {math.ceil(cost / saved):,} such training runs on the same refined corpus."
 
 
-def _compared(saving: dict[str, Any], matched: dict[str, Any]) -> str:
+def _compared(saving: dict[str, Any], matched: dict[str, Any], what: str = "training FLOPs") -> str:
     """'1.84× fewer training FLOPs (95 % interval ...)'; below 1 how many times more, with the saving and interval."""
     ratio = saving["ratio"]
     span = "one run each: no interval"
     if matched["interval"]:
         span = f"{100 * matched['level']:.0f} % interval {ends(saving)}"
     if ratio >= 1:
-        return f"{times(ratio)} fewer training FLOPs ({span})"
-    return f"{times(1 / ratio)} more training FLOPs, not fewer (saving {times(ratio)}, {span})"
+        return f"{times(ratio)} fewer {what} ({span})"
+    return f"{times(1 / ratio)} more {what}, not fewer (saving {times(ratio)}, {span})"

@@ -12,10 +12,14 @@ drawn for each arm by itself, and over evaluation items, drawn once for both sin
 Resampling S seeds shows only (S - 1) / S of the variance between them, so a resample's departure from the mean over
 all seeds is stretched by sqrt(S / (S - 1)) (Davison and Hinkley 1997, section 2.3); with two or three seeds their part
 stays coarse, and with one it is absent.
+
+The same readings are told in other units of compute (exact FLOPs, GPU-hours): along one run these are proportional to
+its training FLOPs, so a curve and every resample of it is only scaled.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -50,6 +54,20 @@ class Curve:
             raise ValueError(f"shapes {self.flops.shape}, {self.numerator.shape}, {self.denominator.shape} disagree")
         if (self.flops <= 0).any() or (np.diff(self.flops) <= 0).any():
             raise ValueError(f"FLOPs of checkpoints must be positive and increase: {self.flops.tolist()}")
+
+    @staticmethod
+    def average(curves: Sequence["Curve"]) -> "Curve":
+        """The plain mean of several tasks' scores, as the paper averages; ValueError when FLOPs or seeds differ."""
+        first = curves[0]
+        if any(len(c.numerator) != len(first.numerator) or not np.array_equal(c.flops, first.flops) for c in curves):
+            raise ValueError("the tasks were not scored at the same checkpoints of the same runs")
+        # Each task's denominators sum to 1, so that the ratio of the sums is the mean of the tasks' ratios.
+        weights = [1 / curve.denominator.sum() for curve in curves]
+        return Curve(
+            first.flops,
+            np.concatenate([c.numerator * w for c, w in zip(curves, weights, strict=True)], axis=2),
+            np.concatenate([c.denominator * w for c, w in zip(curves, weights, strict=True)]),
+        )
 
     @property
     def seeds(self) -> int:
@@ -106,6 +124,38 @@ def reach(flops: Array, fitted: Array, target: float) -> tuple[float, str]:
 
 
 @dataclass(frozen=True)
+class Charge:
+    """What an arm costs beside training, in one unit of compute.
+
+    fixed: whatever is trained. spread: in proportion to training, all of it once `over` was trained; with over None all
+    of it at once.
+    """
+
+    fixed: float = 0.0
+    spread: float = 0.0
+    over: float | None = None
+
+    @property
+    def total(self) -> float:
+        return self.fixed + self.spread
+
+    def at(self, trained: float) -> float:
+        """The charge for a run of `trained` units."""
+        return self.fixed + self.spread * (min(1.0, trained / self.over) if self.over else 1.0)
+
+
+@dataclass(frozen=True)
+class Account:
+    """How (baseline, arm) are charged in one unit of compute.
+
+    per_flop: units per training FLOP. charges: None when what they cost is not known.
+    """
+
+    per_flop: tuple[float, float] = (1.0, 1.0)
+    charges: tuple[Charge, Charge] | None = field(default_factory=lambda: (Charge(), Charge()))
+
+
+@dataclass(frozen=True)
 class Reading:
     """FLOPs of both arms to one target (in the metric's own direction), inf when not reached."""
 
@@ -115,9 +165,19 @@ class Reading:
     arm: float
     arm_outcome: str
 
-    def saving(self, cost: float = 0.0) -> float:
-        """Baseline FLOPs / (arm FLOPs + cost): 0 when the arm, infinite when only the baseline never gets there."""
-        return 0.0 if math.isinf(self.arm) else self.baseline / (self.arm + cost)
+    def trained(self, account: Account) -> tuple[float, float]:
+        """Units (baseline, arm) trained."""
+        return self.baseline * account.per_flop[0], self.arm * account.per_flop[1]
+
+    def saving(self, account: Account, charged: bool) -> float:
+        """The baseline's cost / the arm's: 0 when the arm, infinite when only the baseline never gets there."""
+        if math.isinf(self.arm):
+            return 0.0
+        costs = self.trained(account)
+        if charged:
+            assert account.charges is not None
+            costs = costs[0] + account.charges[0].at(costs[0]), costs[1] + account.charges[1].at(costs[1])
+        return costs[0] / costs[1]
 
 
 def read(flops: tuple[Array, Array], scores: tuple[Array, Array], higher_is_better: bool) -> dict[str, Reading]:
@@ -134,23 +194,25 @@ def compare(
     baseline: Curve,
     arm: Curve,
     higher_is_better: bool,
-    cost: float | None = 0.0,
+    accounts: Mapping[str, Account] | None = None,
     replicates: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Both savings of `arm` over `baseline`, with intervals, as JSON-ready values.
 
-    cost: FLOPs of refining charged to the arm in full, None when it is not known. For each of `to_baseline` and
-    `to_arm`: target, FLOPs and outcome of each arm (FLOPs null when not reached), `saving` and `saving_with_cost`,
-    each {ratio, low, high, reached}. ratio and high are null for infinite (the baseline never gets there), ratio and
-    low are 0 when the arm never gets there; reached: share of bootstrap replicates in which both got there. low and
-    high are null together with `interval` false when there is nothing to resample (one seed each and no items).
+    accounts: by name of the unit; `flops`, training FLOPs, must be among them (default: that alone, nothing charged).
+    For each of `to_baseline` and `to_arm`: target, FLOPs and outcome of each arm (FLOPs null when not reached), and
+    `units`: per unit what each arm trained, `saving` and `saving_with_cost`, each {ratio, low, high, reached}.
+    saving_with_cost is null when a charge is not known. ratio and high are null for infinite (the baseline never gets
+    there), ratio and low are 0 when the arm never gets there; reached: share of bootstrap replicates in which both got
+    there. low and high are null together with `interval` false when there is nothing to resample (one seed each and no
+    items). Those of `flops` stand beside `units` as well.
     """
     if len(baseline.denominator) != len(arm.denominator) or not np.array_equal(baseline.denominator, arm.denominator):
         raise ValueError("the arms were not evaluated on the same items")
-    flops = (baseline.flops, arm.flops)
-    point = read(flops, (baseline.mean(), arm.mean()), higher_is_better)
+    accounts = accounts or {"flops": Account()}
+    point = read((baseline.flops, arm.flops), (baseline.mean(), arm.mean()), higher_is_better)
     samples = bootstrap(baseline, arm, higher_is_better, replicates, seed)
     interval = baseline.seeds > 1 or arm.seeds > 1 or len(arm.denominator) > 1
     answer: dict[str, Any] = {
@@ -159,19 +221,41 @@ def compare(
         "interval": interval,
         "level": level,
         "replicates": replicates,
-        "cost": cost,
+        "cost": {unit: _net(account) for unit, account in accounts.items()},
     }
     for name, reading in point.items():
+        units = {u: _in_unit(reading, samples[name], account, level, interval) for u, account in accounts.items()}
         answer[name] = {
             "target": reading.target,
             "baseline_flops": _finite(reading.baseline),
             "baseline_outcome": reading.baseline_outcome,
             "arm_flops": _finite(reading.arm),
             "arm_outcome": reading.arm_outcome,
-            "saving": _summary(reading, samples[name], 0.0, level, interval),
-            "saving_with_cost": None if cost is None else _summary(reading, samples[name], cost, level, interval),
+            "units": units,
+            **{key: units["flops"][key] for key in ("saving", "saving_with_cost")},
         }
     return answer
+
+
+def _net(account: Account) -> float | None:
+    """What the arm is charged in full, less what the baseline is."""
+    return None if account.charges is None else account.charges[1].total - account.charges[0].total
+
+
+def _in_unit(
+    reading: Reading, samples: list[Reading], account: Account, level: float, interval: bool
+) -> dict[str, Any]:
+    baseline, arm = reading.trained(account)
+    summaries = {
+        charged: None
+        if charged and account.charges is None
+        else _summary(
+            reading.saving(account, charged), [sample.saving(account, charged) for sample in samples], level, interval
+        )
+        for charged in (False, True)
+    }
+    trained = {"baseline": _finite(baseline), "arm": _finite(arm)}
+    return {**trained, "saving": summaries[False], "saving_with_cost": summaries[True]}
 
 
 def bootstrap(
@@ -189,12 +273,12 @@ def bootstrap(
     return found
 
 
-def _summary(reading: Reading, samples: list[Reading], cost: float, level: float, interval: bool) -> dict[str, Any]:
+def _summary(ratio: float, samples: list[float], level: float, interval: bool) -> dict[str, Any]:
     """Ratio and percentile interval; "inverted_cdf" picks a sample and so never averages with infinity."""
-    ratios = np.array([sample.saving(cost) for sample in samples])
+    ratios = np.array(samples)
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
     return {
-        "ratio": _finite(reading.saving(cost)),
+        "ratio": _finite(ratio),
         "low": float(low) if interval and math.isfinite(low) else None,
         "high": _finite(float(high)) if interval else None,
         "reached": float(np.mean(np.isfinite(ratios) & (ratios > 0))),

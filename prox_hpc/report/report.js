@@ -26,3 +26,7 @@ for (const head of document.querySelectorAll("table.sortable thead th")) {
   head.addEventListener("click", sort);
   head.addEventListener("keydown", (event) => event.key === "Enter" && sort());
 }
+// On paper nothing is folded.
+addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details")) folded.open = true;
+});

@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from prox_hpc.report.headline import count, ends, flops, number, percent, times
+from prox_hpc.report.headline import TOLD, count, ends, flops, number, percent, times
 
 VERDICT_STYLE = {"saving": "bold green", "offset": "bold yellow", "negative": "bold red", "none": "bold red"}
 SHOWN_MISSING = 8
@@ -20,11 +20,17 @@ def summary_text(report: dict[str, Any]) -> Iterator[RenderableType]:
     for sentence in report["headline"]["sentences"]:
         yield Text(sentence, style=style)
         style = ""
+    for alarm in report["alarms"]:
+        yield Text(f"! {alarm['text']}", style="yellow")
+        for command in alarm["commands"]:
+            yield Text(f"    {command}")
     yield Text()
     yield arm_table(report)
     if any(metric["matched"] for metric in report["metrics"]):
         yield Text()
         yield saving_table(report)
+        yield Text()
+        yield pays_table(report)
     yield from _refining(report)
     if report["missing"]:
         yield Text(f"\nThis report is partial: {len(report['missing'])} steps have no result.", style="bold yellow")
@@ -43,8 +49,8 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def arm_table(report: dict[str, Any]) -> Table:
-    """Tokens kept and final scores, by arm."""
-    metrics = report["metrics"]
+    """Tokens kept and final scores, by arm; the first tasks only, the page has all."""
+    metrics = report["metrics"][:TOLD]
     table = _table("arms", "arm", "documents", "tokens", "kept", "epochs", *(m["task"] for m in metrics))
     scores = {(row["arm"], row["task"]): row for row in report["scores"]}
     for arm in report["arms"]:
@@ -72,11 +78,11 @@ def counts(by_status: dict[str, int]) -> str:
 
 
 def saving_table(report: dict[str, Any]) -> Table:
-    """FLOPs of each arm to the baseline's final score."""
+    """FLOPs of each arm to the baseline's final score; the first tasks only."""
     title = f"training FLOPs to {report['baseline']}'s final score"
     level = next(f"{100 * m['level']:.0f} %" for metric in report["metrics"] for m in metric["matched"].values())
-    table = _table(title, "arm", "task", "FLOPs", "saving", level, "with refining")
-    for metric in report["metrics"]:
+    table = _table(title, "arm", "task", "FLOPs", "saving", level, "all charged")
+    for metric in report["metrics"][:TOLD]:
         for arm, matched in metric["matched"].items():
             reading = matched["to_baseline"]
             charged = reading["saving_with_cost"]
@@ -92,6 +98,35 @@ def saving_table(report: dict[str, Any]) -> Table:
     return table
 
 
+def pays_table(report: dict[str, Any]) -> Table:
+    """For the first task: the saving in hours, and when what an arm cost is paid back."""
+    metric, unit = next(metric for metric in report["metrics"] if metric["matched"]), report["hours"]["unit"]
+    pays = {row["arm"]: row for row in report["break_even"] if (row["task"], row["unit"]) == (metric["task"], "flops")}
+    table = _table(
+        f"{metric['task']} in {unit}, and when it pays (by FLOPs)",
+        "arm",
+        "saving",
+        "all charged",
+        "pays from",
+        "passes",
+    )
+    for arm, matched in metric["matched"].items():
+        told = matched["to_baseline"]["units"].get("hours")
+        savings = [told[key] if told else None for key in ("saving", "saving_with_cost")]
+        cells = [times(saving["ratio"]) if saving and saving["ratio"] else "–" for saving in savings]
+        table.add_row(arm, *cells, break_even(pays.get(arm)), number(pays.get(arm, {}).get("passes"), 1))
+    return table
+
+
+def break_even(row: dict[str, Any] | None) -> str:
+    """'1.30e9 tokens' of the arm; 'never' where it saves nothing, 'at once' where it cost nothing."""
+    if row is None:
+        return "–"
+    if not row["tokens"]:
+        return "never" if row["tokens"] is None else "at once"
+    return f"{flops(row['tokens'])} tokens"
+
+
 def _refining(report: dict[str, Any]) -> Iterator[RenderableType]:
     score, programs = report["refiner"], report["programs"]
     lines = []
@@ -102,6 +137,11 @@ def _refining(report: dict[str, Any]) -> Iterator[RenderableType]:
         if statuses:
             lines.append(f"{stage} programs: {counts(statuses)}")
     if report["refining_flops"] is not None:
-        lines.append(f"refining cost: {flops(report['refining_flops'])} FLOPs, making the refiner included")
+        charge = report["charge"]
+        inside = ", ".join(row for row, on in charge["rows"].items() if on)
+        lines.append(f"refining cost: {flops(report['refining_flops'])} FLOPs")
+        lines.append(f"charged: {inside} (report.prorate={charge['prorate']})")
+        if charge["unmeasured"]:
+            lines.append(f"charged, but nobody measured it: {', '.join(charge['unmeasured'])}")
     if lines:
         yield Text("\n" + "\n".join(lines))

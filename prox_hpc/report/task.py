@@ -26,19 +26,23 @@ SCORE_COLUMNS = ("arm", "seed", "step", "tokens", "flops", "exact_flops", "task"
 
 def run(task: Task) -> None:
     """Build the report into `runtime["run_dir"]/report` and print its summary."""
-    folder = Path(task.step.runtime["run_dir"]) / "report"
+    for part in summary_text(write(Study.of(task))):
+        Console().print(part)
+
+
+def write(study: Study) -> dict[str, Any]:
+    """Build the report into RUN/report; -> its content."""
+    folder = study.run / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    study = Study.of(task)
     report = build(study)
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
-    _replace(folder / "report.json", text)
-    _replace(folder / "report.html", render(report))
-    _replace(folder / "scores.csv", to_csv(SCORE_COLUMNS, score_rows(study)))
+    replace_text(folder / "report.json", text)
+    replace_text(folder / "report.html", render(report))
+    replace_text(folder / "scores.csv", to_csv(SCORE_COLUMNS, score_rows(study)))
     for name in ("arms", "ledger"):
         rows: list[dict[str, Any]] = report[name]
-        _replace(folder / f"{name}.csv", to_csv(rows[0], rows))
-    for part in summary_text(report):
-        Console().print(part)
+        replace_text(folder / f"{name}.csv", to_csv(rows[0], rows))
+    return report
 
 
 def score_rows(study: Study) -> Iterable[dict[str, Any]]:
@@ -64,7 +68,8 @@ def to_csv(columns: Iterable[str], rows: Iterable[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
+    """Give `path` this content at once, for readers who look meanwhile."""
     draft = temporary(path)
     draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)

@@ -3,6 +3,7 @@
     corpus -> [refine] -> programs -> [execute] -> an arm's corpus -> [tokenize] -> [pretrain] -> [evaluate] -> [report]
            -> [pilot] -> threshold of [refine] and [execute], where a share of the documents is to be kept
               [filter] ------------------------> an arm's corpus ->    (same)
+              [classifier] -> [classify] -> [execute] ->    (same)
     seed corpus -> [tokenizer] -> [labels] -> [adapt] -> refiner
 
 A step's configuration holds only what changes its products, so that studies and sweep points share what they have in
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from prox_hpc.config import Arm, Checks, Config, Corpus, Refiner
+from prox_hpc.config import HOW_TRAINING_RUNS, Arm, Checks, Config, Corpus, Evaluation, Refiner, Report, Training
 from prox_hpc.errors import UserError
 from prox_hpc.task import Step
 
@@ -22,11 +23,13 @@ HELD_OUT_SEED = 1_000_003
 
 RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 PROFILES = ("v1", "deletion_only", "prox_v1")  # of the program language
+MATCHED = ("random", "classifier")  # kinds of arms that keep as many documents as another one
 
 _CHOICES = {
     "cluster.assignment": ("leased", "static"),
     "refiner.layout": ("fused", "shared", "phased"),
     "refiner.quarantine": ("unrefined", "dropped"),
+    "report.prorate": ("none", "run", "pool"),
 }
 """Settings that are one of a few words (or null, where the schema allows it)."""
 _LOWEST: dict[str, float] = {
@@ -35,6 +38,8 @@ _LOWEST: dict[str, float] = {
     "cluster.lease_s": 10,  # renewed every quarter of it, over a network filesystem
     "corpus.allow_failed_blocks": 0,
     "refiner.seed_corpus.allow_failed_blocks": 0,
+    "evaluation.array": 1,
+    "evaluation.batch_size": 1,
     "refiner.chunk_margin": 0,
     "refiner.pilot_documents": 100,  # there the standard error of the share kept is up to 5 points
     "refiner.max_quarantined": 0,
@@ -48,6 +53,14 @@ _LOWEST: dict[str, float] = {
     "refiner.serve.request_timeout_s": 1,
     "refiner.serve.stall_timeout_s": 1,
     "refiner.serve.restarts": 0,
+    "report.annotation_flops": 0,
+    "report.base_tokens": 0,
+    "report.sft_tokens": 0,
+    "report.alarms.doc_f1": 0,
+    "report.alarms.line_f1": 0,
+    "report.alarms.failed_programs": 0,
+    "report.alarms.score_drop": 0,
+    "report.alarms.epochs": 0,
 }
 """The least value of settings (null passes)."""
 
@@ -56,6 +69,9 @@ Files = Callable[[Corpus], dict[str, Any]]
 
 Identify = Callable[[str], dict[str, Any] | None]
 """What tells one state of a model folder from another ({file: [size, mtime]}); None for a hub name."""
+
+Examine = Callable[[Evaluation], dict[str, Any]]
+"""Checks the names of evaluation tasks and their data; -> what tells one state of the data from another."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +109,7 @@ class _Builder:
     files: Files
     count_blocks: Callable[[dict[str, Any]], int]
     identify: Identify
+    evaluation_data: dict[str, Any]
     steps: dict[str, Step] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)
 
@@ -102,9 +119,19 @@ class _Builder:
             self.roles[role] = step.address
         return step
 
+    def described(self, corpus: Corpus, section: str) -> dict[str, Any]:
+        """The files of a corpus; what is wrong with them is told by the keys of its section of the configuration."""
+        try:
+            return self.files(corpus)
+        except UserError as error:
+            told = str(error).replace("corpus.", f"{section}.", 1)
+            if section == "evaluation":  # it may have no unreadable file
+                told = told.partition(", or go on without")[0]
+            raise UserError(told) from error
+
     def source(self, corpus: Corpus, sites: str, role: str) -> Source:
         if corpus.kind == "files":
-            described = self.files(corpus)
+            described = self.described(corpus, "refiner.seed_corpus" if role == "seed" else role)
             return Source(self.count_blocks(described), files=described)
         blocks = corpus.blocks or 1
         config = {"documents": corpus.documents, "blocks": blocks, "seed": corpus.seed, "sites": sites}
@@ -127,10 +154,11 @@ def plan_study(
     files: Files,
     count_blocks: Callable[[dict[str, Any]], int],
     identify: Identify = lambda name: None,
+    examine: Examine = lambda evaluation: {},
 ) -> Plan:
     """The whole DAG of a study. Raises UserError where the configuration contradicts itself."""
     check(config)
-    build = _Builder(config, files, count_blocks, identify)
+    build = _Builder(config, files, count_blocks, identify, examine(config.evaluation))
     corpus = build.source(config.corpus, "test", "corpus")
     tasks = max(1, min(config.corpus.tasks, corpus.blocks))
     tokenizer, refiner = _refiner(build, corpus)
@@ -141,7 +169,7 @@ def plan_study(
         if config.corpus.kind == "generated" or config.corpus.keep_column:
             inputs = {**corpus.inputs(), "programs": refine.address}
             build.add(Step("score", refine.name, corpus.config(), inputs), "score")
-    held_out = build.add(_held_out(build), "heldout")
+    held_out = build.add(_held_out(build), "heldout") if config.evaluation.kind != "none" else None
     for name, arm in _in_order(config.arm):
         arm_corpus = _arm_corpus(build, name, arm, corpus, tasks)
         tokens = build.add(_tokenize(build, name, arm_corpus, tokenizer, tasks), f"tokens/{name}")
@@ -154,7 +182,9 @@ def plan_study(
     report["study"].pop("cluster")  # where it runs does not make it another report
     for key in ("dry_run", "output", "store"):
         report["study"].pop(key)
-    build.add(Step("report", config.name, report, dict(build.roles), always=True, runtime={"run_dir": config.run_dir}))
+    # what its tasks were given, for hours by the wall clock where Slurm keeps no accounts
+    runtime = {"run_dir": config.run_dir, "resources": asdict(config.cluster)["resources"]}
+    build.add(Step("report", config.name, report, dict(build.roles), always=True, runtime=runtime))
     return Plan(tuple(build.steps.values()))
 
 
@@ -162,24 +192,28 @@ def check(config: Config) -> None:
     """Contradictions that the schema cannot see. Raises UserError."""
     if config.corpus.kind == "files" and not config.corpus.path:
         raise UserError("corpus.path is not set; give a file, a folder, a glob or an fsspec URL: corpus.path=PATH")
-    if config.evaluation.kind not in ("world", "files"):
-        raise UserError(f"evaluation.kind={config.evaluation.kind}: unknown; one of world, files")
+    if config.evaluation.kind not in ("world", "files", "none"):
+        raise UserError(f"evaluation.kind={config.evaluation.kind}: unknown; one of world, files, none")
     if config.refiner.seed_corpus.kind == "files" and not config.refiner.seed_corpus.path:
         raise UserError("refiner.seed_corpus.path is not set; give documents with line flags")
     if config.evaluation.kind == "files" and not config.evaluation.path:
         raise UserError("evaluation.path is not set; give held-out documents with line flags: evaluation.path=PATH")
+    for key, kind, path in (
+        ("corpus", config.corpus.kind, config.corpus.path),
+        ("evaluation", config.evaluation.kind, config.evaluation.path),
+    ):
+        if path and kind != "files":
+            raise UserError(f"{key}.path={path}: with {key}.kind={kind} no file is read; add {key}=files")
     if not config.arm:
         raise UserError("arm: no arm is chosen; e.g. arm=[raw,prox_dc]")
     for name, arm in config.arm.items():
-        if arm.kind not in ("raw", "rule", "refined", "gold", "random"):
-            raise UserError(f"arm.{name}.kind={arm.kind}: unknown; one of raw, rule, refined, gold, random")
+        if arm.kind not in (kinds := ("raw", "rule", "refined", "gold", *MATCHED)):
+            raise UserError(f"arm.{name}.kind={arm.kind}: unknown; one of {', '.join(kinds)}")
         unknown = sorted(set(arm.rules) - set(RULES))
         if unknown or (arm.kind == "rule" and not arm.rules):
             raise UserError(f"arm.{name}.rules={arm.rules}: give one or more of {', '.join(RULES)}")
-        if arm.kind == "random" and arm.like not in config.arm:
-            raise UserError(f"arm.{name}.like={arm.like}: that arm is not in the study; add it: arm=[...,{arm.like}]")
-        if arm.kind == "random" and config.arm[arm.like].kind in ("raw", "random"):
-            raise UserError(f"arm.{name}.like={arm.like}: has no retention to match; give a rule, refined or gold arm")
+        if arm.kind in MATCHED:
+            _check_matched(config, name, arm)
         if arm.kind == "gold" and config.corpus.kind == "files" and not config.corpus.keep_column:
             raise UserError(f"arm.{name}: the corpus has no gold; set corpus.keep_column or leave the arm out")
         if arm.kind == "refined":
@@ -190,10 +224,35 @@ def check(config: Config) -> None:
     _check_retention(config)
     _check_models(config)
     _check_layout(config)
+    refined = any(arm.kind == "refined" for arm in config.arm.values())
+    check_charges(config.report, given=refined and not config.refiner.train)
     if not config.seeds:
         raise UserError("seeds: at least one trainee seed is needed; e.g. seeds=[1,2]")
     if len(set(config.seeds)) != len(config.seeds):
         raise UserError(f"seeds={config.seeds}: a seed stands twice; the second run would be the first")
+
+
+def _check_matched(config: Config, name: str, arm: Arm) -> None:
+    """The arm that an arm is to be like must have something to match and, for a classifier, to learn from."""
+    if arm.like not in config.arm:
+        raise UserError(f"arm.{name}.like={arm.like}: that arm is not in the study; add it: arm=[...,{arm.like}]")
+    like = config.arm[arm.like]
+    if like.kind in ("raw", *MATCHED):
+        raise UserError(f"arm.{name}.like={arm.like}: has no retention to match; give a rule, refined or gold arm")
+    if arm.kind != "classifier":
+        return
+    if arm.examples < 100:  # a tenth is kept back to measure it
+        raise UserError(f"arm.{name}.examples={arm.examples}: must be 100 or more")
+    if not _has_gold_verdicts(config.refiner) and like.kind == "refined" and not like.doc:
+        raise UserError(
+            f"arm.{name}.like={arm.like}: it keeps nearly all documents, so a classifier learns nothing from it; give "
+            "an arm with a doc stage or rules, or a generated seed corpus"
+        )
+
+
+def _has_gold_verdicts(refiner: Refiner) -> bool:
+    """Whether there is a seed corpus that says which documents are junk; line flags do not."""
+    return refiner.train and refiner.seed_corpus.kind == "generated"
 
 
 def _check_refined(config: Config, name: str, arm: Arm) -> None:
@@ -248,6 +307,15 @@ def _check_values(config: Config) -> None:
         )
 
 
+def check_charges(report: Report, given: bool) -> None:
+    """given: the study has a refiner it did not make. UserError when a row is charged that nobody measured."""
+    for row, figure in (("annotation", "annotation_flops"), ("base_training", "base_tokens")):
+        if given and getattr(report.charge, row) and getattr(report, figure) is None:
+            raise UserError(
+                f"report.charge.{row}=true: nobody measured it for a refiner that is given; set report.{figure}"
+            )
+
+
 def _setting(config: Config, key: str) -> Any:
     value: Any = config
     for name in key.split("."):
@@ -298,6 +366,11 @@ def _check_models(config: Config) -> None:
             f"refiner={refiner.name}: needs refiner.doc_model and refiner.chunk_model (folders or hub names, "
             "may be the same); refiner=nano makes its own"
         )
+    if trainee.model and not trainee.tokenizer:
+        raise UserError(
+            f"trainee.tokenizer: trainee.model={trainee.model} is trained further, so the corpus must be read with its "
+            f"own tokenizer; set trainee.tokenizer={trainee.model}"
+        )
     if refiner.train and trainee.tokenizer is None and trainee.shape.vocab_size != refiner.shape.vocab_size:
         raise UserError(
             f"trainee.tokenizer: must be given (folder or hub name), since trainee.shape.vocab_size="
@@ -307,7 +380,7 @@ def _check_models(config: Config) -> None:
 
 def _in_order(arms: dict[str, Arm]) -> list[tuple[str, Arm]]:
     """Arms that match another one's retention come after it."""
-    return sorted(arms.items(), key=lambda item: item[1].kind == "random")
+    return sorted(arms.items(), key=lambda item: item[1].kind in MATCHED)
 
 
 def _refiner(build: _Builder, corpus: Source) -> tuple[Step | None, Step | None]:
@@ -328,19 +401,20 @@ def _refiner(build: _Builder, corpus: Source) -> tuple[Step | None, Step | None]
         "labels", refiner.name, {**settings, **seed.config()}, {**seed.inputs(), "tokenizer": tokenizer.address}
     )
     build.add(labels, "labels")
+    training, runtime = _training(config, refiner.training)
     adapt = Step(
         "adapt",
         refiner.name,
         {
             "prompt": refiner.prompt,
             "shape": asdict(refiner.shape),
-            "training": asdict(refiner.training),
+            "training": training,
             "lm_weight": refiner.lm_weight,
             "seed": refiner.seed_corpus.seed,
         },
         {"labels": labels.address, "tokenizer": tokenizer.address},
         processes=build.processes("adapt"),
-        runtime={"device": config.cluster.device},
+        runtime=runtime,
     )
     return tokenizer, build.add(adapt, "adapt")
 
@@ -407,7 +481,7 @@ def _held_out(build: _Builder) -> Step:
         return Step("heldout", evaluation.name, config)
     held_out = Corpus(name=evaluation.name, kind="files", path=evaluation.path, limit=evaluation.documents)
     held_out.text_column, held_out.keep_column = evaluation.text_column, evaluation.keep_column
-    return Step("heldout", evaluation.name, {"kind": "files", "source": build.files(held_out)})
+    return Step("heldout", evaluation.name, {"kind": "files", "source": build.described(held_out, "evaluation")})
 
 
 def _arm_corpus(build: _Builder, name: str, arm: Arm, corpus: Source, tasks: int) -> Source:
@@ -432,8 +506,22 @@ def _arm_corpus(build: _Builder, name: str, arm: Arm, corpus: Source, tasks: int
         if arm.kind == "random":
             settings["seed"] = config.corpus.seed
             inputs |= {"like": build.roles[f"arm/{arm.like}"]}
+        if arm.kind == "classifier":
+            inputs |= {"scores": _scores(build, name, arm, corpus, tasks).address}
         step = Step("execute", name, {**meaning, "arm": settings}, inputs, tasks=tasks)
     return Source(corpus.blocks, address=build.add(step, f"arm/{name}").address)
+
+
+def _scores(build: _Builder, name: str, arm: Arm, corpus: Source, tasks: int) -> Step:
+    """A classifier's scores of the corpus. It learns from gold verdicts if there are any, else from the arm `like`."""
+    config, like = build.config, build.roles[f"arm/{arm.like}"]
+    gold = _has_gold_verdicts(config.refiner)
+    learnt = build.source(config.refiner.seed_corpus, "train", "seed") if gold else corpus
+    inputs = learnt.inputs() | ({} if gold else {"like": like})
+    meaning = {**learnt.config(), "examples": arm.examples, "seed": config.corpus.seed}
+    classifier = build.add(Step("classifier", name, meaning, inputs), f"classifier/{name}")
+    inputs = {**corpus.inputs(), "classifier": classifier.address, "like": like}
+    return build.add(Step("classify", name, corpus.config(), inputs, tasks=tasks), f"scores/{name}")
 
 
 def _checks(arm: Arm, refiner: Refiner) -> Checks:
@@ -455,25 +543,42 @@ def _tokenize(build: _Builder, name: str, corpus: Source, tokenizer: Step | None
     return Step("tokenize", name, meaning, inputs, tasks=tasks)
 
 
+def _training(config: Config, training: Training) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A training run's settings that decide what comes of it, and the runtime of its step with the others."""
+    settings, cluster = asdict(training), config.cluster
+    how = {key: settings.pop(key) for key in HOW_TRAINING_RUNS}
+    runtime = {key: getattr(cluster, key) for key in ("device", "peak_tflops", "grace_s")}
+    return settings, {**runtime, "training": how}
+
+
 def _train_and_evaluate(
-    build: _Builder, name: str, seed: int, tokens: Step, tokenizer: Step | None, held_out: Step
+    build: _Builder, name: str, seed: int, tokens: Step, tokenizer: Step | None, held_out: Step | None
 ) -> None:
     config = build.config
     trainee = config.trainee
-    meaning = {"shape": asdict(trainee.shape), "training": asdict(trainee.training), "seed": seed}
+    training, runtime = _training(config, trainee.training)
+    meaning = {"shape": asdict(trainee.shape), "training": training, "seed": seed}
     meaning |= {"model": trainee.model, "tokenizer": trainee.tokenizer, **build.models(trainee.model)}
     inputs = {"tokens": tokens.address}
     if "tokenizer" in tokens.inputs and tokenizer:
         inputs |= {"tokenizer": tokenizer.address}
-    runtime = {"device": config.cluster.device}
     label = f"{trainee.name}-{name.replace('/', '-')}"
     pretrain = Step("pretrain", label, meaning, inputs, processes=build.processes("pretrain"), runtime=runtime)
     build.add(pretrain, f"pretrain/{name}")
+    evaluation = config.evaluation
     evaluate = Step(
         "evaluate",
         label,
-        {"tasks": config.evaluation.tasks, "batch_size": config.evaluation.batch_size},
-        {"pretrain": pretrain.address, "heldout": held_out.address},
-        runtime=runtime,
+        {"tasks": evaluation.tasks, "batch_size": evaluation.batch_size, "data": build.evaluation_data},
+        {"pretrain": pretrain.address, **({"heldout": held_out.address} if held_out else {})},
+        tasks=_evaluation_tasks(config),
+        runtime={"device": config.cluster.device, "data": evaluation.data},
     )
     build.add(evaluate, f"evaluate/{name}")
+
+
+def _evaluation_tasks(config: Config) -> int:
+    """Tasks of an evaluate step: no more than checkpoints are asked for (a short run may have fewer)."""
+    checkpoints = max(1, config.trainee.training.checkpoints)
+    each = 1 if config.cluster.backend == "local" else checkpoints
+    return min(checkpoints, config.evaluation.array or each)

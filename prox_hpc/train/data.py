@@ -20,6 +20,8 @@ import numpy.typing as npt
 from prox_hpc.errors import UserError
 
 Ints = npt.NDArray[np.int64]
+OFFSETS = "<i8"
+"""Type of the offsets in a block's index of documents."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,23 @@ def shuffled(seed: int, start: int, count: int, rows: int) -> Ints:
 
 
 class Packed:
-    """Token blocks, one after the other as one stream, cut into rows of `context` + 1 tokens that overlap by one."""
+    """Token blocks, one after the other as one stream, cut into rows of `context` + 1 tokens that overlap by one.
 
-    def __init__(self, paths: Sequence[Path], dtype: str, context: int, seed: int) -> None:
+    indices: per block, where its documents begin (`NNNNN.idx`); without them `document` knows none.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], dtype: str, context: int, seed: int, indices: Sequence[Path] = ()
+    ) -> None:
         self.context, self.seed = context, seed
         maps = [np.memmap(path, dtype=dtype, mode="r") for path in paths if path.stat().st_size]
         self._maps = maps
         self._starts = np.cumsum([0, *(len(tokens) for tokens in maps)])
         self.total_tokens = int(self._starts[-1])
+        found = [np.memmap(path, dtype=OFFSETS, mode="r") for path in indices if path.stat().st_size]
+        self._documents = found
+        self._firsts = np.cumsum([0, *(len(starts) for starts in found)])
+        self.documents = int(self._firsts[-1])
         if self.rows < 1:
             raise UserError(
                 f"the token blocks hold {self.total_tokens} tokens, fewer than one row of context={context} needs "
@@ -86,7 +97,7 @@ class Packed:
 
     @staticmethod
     def open(blocks: Path, context: int, seed: int) -> "Packed":
-        """The blocks of a tokenize artifact: `NNNNN.bin`, each described by `NNNNN.json` (dtype, tokens)."""
+        """The blocks of a tokenize artifact: `NNNNN.bin` and `.idx`, described by `NNNNN.json` (dtype, tokens)."""
         paths = sorted(blocks.glob("*.bin"))
         if not paths:
             raise FileNotFoundError(f"{blocks}: no token blocks (*.bin)")
@@ -99,7 +110,17 @@ class Packed:
                 raise ValueError(f"{path}: {path.stat().st_size} bytes, its manifest says {expected}")
         if len(dtypes) != 1:
             raise ValueError(f"{blocks}: blocks of several dtypes: {sorted(dtypes)}")
-        return Packed(paths, dtypes.pop(), context, seed)
+        return Packed(paths, dtypes.pop(), context, seed, sorted(blocks.glob("*.idx")))
+
+    def document(self, number: int) -> Ints:
+        """Token ids of a document of the stream (0 to `documents` - 1), with the EOS that ends it."""
+        if not 0 <= number < self.documents:
+            raise IndexError(f"document {number} of {self.documents}")
+        block = int(np.searchsorted(self._firsts, number, side="right")) - 1
+        starts, tokens = self._documents[block], self._maps[block]
+        place = number - int(self._firsts[block])
+        stop = int(starts[place + 1]) if place + 1 < len(starts) else len(tokens)
+        return tokens[int(starts[place]) : stop].astype(np.int64)
 
     @property
     def rows(self) -> int:

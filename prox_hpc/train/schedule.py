@@ -9,6 +9,14 @@ import math
 
 from prox_hpc.config import Training
 from prox_hpc.errors import UserError
+from prox_hpc.task import Step
+
+TRACKERS = ("none", "tensorboard", "wandb")
+
+
+def settings_of(step: Step) -> Training:
+    """The settings of a step that trains; how the run goes stands in its runtime (`config.HOW_TRAINING_RUNS`)."""
+    return Training(**step.config["training"], **step.runtime.get("training", {}))
 
 
 def check(settings: Training, world_size: int = 1) -> None:
@@ -23,26 +31,40 @@ def check(settings: Training, world_size: int = 1) -> None:
         "decay_steps": settings.decay_steps < 0,
         "learning_rate": not settings.learning_rate > 0,
         "min_learning_rate": not 0 <= settings.min_learning_rate <= settings.learning_rate,
+        "save_minutes": not settings.save_minutes >= 0,
+        "save_steps": settings.save_steps < 0,
+        "stall_timeout_s": settings.stall_timeout_s < 1,
+        "spike_steps": settings.spike_steps < 0,
     }
     for key, wrong in problems.items():
         if wrong:
             raise UserError(f"training.{key}={getattr(settings, key)}: out of range (see prox_hpc/config.py)")
-    if settings.schedule not in ("cosine", "wsd", "constant"):
-        raise UserError(f"training.schedule={settings.schedule}: must be cosine, wsd or constant")
-    if settings.dtype not in ("bf16", "fp32"):
-        raise UserError(f"training.dtype={settings.dtype}: must be bf16 or fp32")
-    if settings.zero_stage not in (0, 1, 2, 3):
-        raise UserError(f"training.zero_stage={settings.zero_stage}: must be 0, 1, 2 or 3")
+    choices = {
+        "schedule": ("cosine", "wsd", "constant"),
+        "dtype": ("bf16", "fp32"),
+        "zero_stage": (0, 1, 2, 3),
+        "tracker": TRACKERS,
+    }
+    for key, options in choices.items():
+        if getattr(settings, key) not in options:
+            known = ", ".join(map(str, options))
+            raise UserError(f"training.{key}={getattr(settings, key)}: unknown; one of {known}")
+    if settings.schedule_tokens is not None and settings.schedule_tokens < settings.tokens:
+        raise UserError(
+            f"training.schedule_tokens={settings.schedule_tokens}: the learning rate would be at its end before "
+            f"training.tokens={settings.tokens} are trained on; raise it, or leave it out"
+        )
     if settings.zero_stage == 0 and settings.dtype == "bf16":
         raise UserError(
             "training.zero_stage=0 with dtype=bf16 takes a phantom optimiser step in DeepSpeed; use zero_stage=1"
         )
     if settings.schedule == "wsd" and settings.min_learning_rate == 0:
         raise UserError("training.min_learning_rate=0: the wsd schedule decays exponentially and must end above zero")
-    if settings.warmup_steps + (settings.decay_steps if settings.schedule == "wsd" else 0) > steps(settings):
+    if settings.warmup_steps + (settings.decay_steps if settings.schedule == "wsd" else 0) > schedule_steps(settings):
         raise UserError(
-            f"training.warmup_steps={settings.warmup_steps} and decay_steps={settings.decay_steps}: the run has only "
-            f"{steps(settings)} steps of {settings.batch_tokens} tokens; shorten them or raise training.tokens"
+            f"training.warmup_steps={settings.warmup_steps} and decay_steps={settings.decay_steps}: the schedule has "
+            f"only {schedule_steps(settings)} steps of {settings.batch_tokens} tokens; shorten them or raise "
+            "training.tokens"
         )
     accumulation(settings, world_size)
 
@@ -50,6 +72,11 @@ def check(settings: Training, world_size: int = 1) -> None:
 def steps(settings: Training) -> int:
     """Optimiser steps of the run: the token budget in whole batches, rounded up."""
     return math.ceil(settings.tokens / settings.batch_tokens)
+
+
+def schedule_steps(settings: Training) -> int:
+    """Steps the learning rate's schedule is made for: those of the run, unless it stops before the schedule's end."""
+    return math.ceil((settings.schedule_tokens or settings.tokens) / settings.batch_tokens)
 
 
 def batch_rows(settings: Training) -> int:
@@ -78,11 +105,11 @@ def checkpoint_steps(settings: Training) -> list[int]:
 def learning_rate(settings: Training, step: int) -> float:
     """Rate of the update that follows `step` finished updates (0-based).
 
-    Linear warm-up that reaches the full rate with update `warmup_steps`; then cosine to `min_learning_rate` at the end;
-    or wsd: constant, and over the last `decay_steps` exponential down to the minimum (MATES: eta * 0.5^(4 t / D), which
-    is a minimum of eta / 16); or constant.
+    Linear warm-up that reaches the full rate with update `warmup_steps`; then cosine to `min_learning_rate` at the
+    schedule's end; or wsd: constant, and over the last `decay_steps` exponential down to the minimum (MATES:
+    eta * 0.5^(4 t / D), which is a minimum of eta / 16); or constant.
     """
-    top, low, total = settings.learning_rate, settings.min_learning_rate, steps(settings)
+    top, low, total = settings.learning_rate, settings.min_learning_rate, schedule_steps(settings)
     if step < settings.warmup_steps:
         return top * (step + 1) / settings.warmup_steps
     if settings.schedule == "cosine":

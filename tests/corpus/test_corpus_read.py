@@ -62,7 +62,7 @@ def write(path: Path, records: list[dict[str, object]]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json.gz", ".jsonl.zst", ".parquet"])
 def test_every_format_gives_the_same_documents(tmp_path: Path, suffix: str) -> None:
     documents, source = read_path(write(tmp_path / f"part{suffix}", RECORDS))
     assert [d.text for d in documents] == [r["text"] for r in RECORDS]

@@ -2,6 +2,10 @@
 
 import json
 import math
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,9 +14,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from prox_hpc.cluster.worker import manifest
+from prox_hpc.config import Evaluation
 from prox_hpc.errors import UserError
+from prox_hpc.evaluate import catalogue, prepared
 from prox_hpc.evaluate import task as evaluate
-from prox_hpc.publish import publish_json
+from prox_hpc.publish import publish_json, replace_json
+from prox_hpc.report.collect import Run, curve
 from prox_hpc.task import Step, Task
 
 CONTEXT = 32
@@ -20,9 +28,20 @@ PLACES = ["Keld", "Ona Bay", "the old harbour of Mirrin"]
 TEXTS = ["The river Ona flows to Keld.", "Zoë sells 12 €-stamps.\n" * 6, "A page of some length. " * 15]
 
 
+SHAPE = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+
+
 def publish(store: Path, address: str) -> Path:
     folder = store / "artifacts" / address
-    publish_json(folder / "artifact.json", {"summary": {}})
+    config = {"model": None, "shape": {"architecture": "llama", **SHAPE}}
+    publish_json(folder / "artifact.json", {"config": config, "summary": {}})
     return folder
 
 
@@ -46,11 +65,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store")
     pretrain = publish(store, "pretrain/raw-0123456789ab")
     shape = LlamaConfig(
-        vocab_size=300,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
+        **SHAPE,
         max_position_embeddings=CONTEXT,
         initializer_range=0.3,  # far from uniform, so that wrong alignment of logits and targets shows
     )
@@ -69,18 +84,23 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluation(store: Path, heldout: str = "world-000000000001", **config: object) -> Task:
-    settings = {"tasks": ["world_bpb", "world_cloze"], "batch_size": 8}
+    settings = {"tasks": ["world_bpb", "world_cloze"], "batch_size": 8, "data": {}}
     inputs = {"pretrain": "pretrain/raw-0123456789ab", "heldout": f"heldout/{heldout}"}
-    step = Step("evaluate", "raw", settings | config, inputs, runtime={"device": "cpu"})
+    step = Step("evaluate", "raw", settings | config, inputs, runtime={"device": "cpu", "data": None})
     return Task(step, 0, store=store)
+
+
+def finish(task: Task) -> Task:
+    """Run all tasks of the step and seal it."""
+    for index in range(task.step.tasks):
+        evaluate.run(Task(task.step, index, store=task.store))
+    publish_json(task.out / "artifact.json", manifest(task.step, task.out, evaluate.seal(task)))
+    return task
 
 
 @pytest.fixture(scope="module")
 def done(store: Path) -> Task:
-    task = evaluation(store)
-    evaluate.run(task)
-    publish_json(task.out / "artifact.json", {"summary": evaluate.seal(task)})
-    return task
+    return finish(evaluation(store))
 
 
 def load(store: Path, step: int):
@@ -160,18 +180,43 @@ def test_a_restarted_task_scores_only_what_is_missing(store: Path) -> None:
     first = store / "artifacts/pretrain/raw-0123456789ab/checkpoints/step-000010"
     remembered = {"step": 10, "tokens": 1000, "flops": 1.0, "scores": {"world_bpb": {"bits_per_byte": 9.75}}}
     publish_json(task.state / "checkpoints" / f"{first.name}.json", remembered | {"items": {}, "forward_tokens": 0})
-    evaluate.run(task)
+    finish(task)
     scores = json.loads((task.out / "scores.json").read_text())["checkpoints"]
     assert scores[0]["scores"]["world_bpb"]["bits_per_byte"] == 9.75
     assert scores[1]["scores"]["world_cloze"].keys() >= {"acc", "acc_norm"}
-    before = (task.out / "scores.json").stat().st_mtime_ns
+
+
+def test_an_array_has_the_products_of_one_task(store: Path, done: Task) -> None:
+    step = replace(done.step, tasks=3)  # one of them finds no checkpoint for itself
+    task = Task(step, 1, store=store.parent / "array")
+    shutil.copytree(store / "artifacts/pretrain", task.store / "artifacts/pretrain")
+    shutil.copytree(store / "artifacts/heldout", task.store / "artifacts/heldout")
     evaluate.run(task)
-    assert (task.out / "scores.json").stat().st_mtime_ns == before
+    assert [path.name for path in (task.state / "checkpoints").iterdir()] == ["step-000020.json"]
+    with pytest.raises(RuntimeError, match="step-000010 are not scored; launch again"):
+        evaluate.seal(task)
+    assert not (task.out / "scores.json").exists()
+    finish(task)
+    assert task.step.address == done.step.address
+    assert json.loads((task.out / "scores.json").read_text()) == json.loads((done.out / "scores.json").read_text())
+    assert pq.read_table(task.out / "items.parquet") == pq.read_table(done.out / "items.parquet")
+
+
+def test_sealing_needs_no_model_library(done: Task) -> None:
+    code = (
+        "import sys; from pathlib import Path; from prox_hpc.cluster.worker import load; "
+        "from prox_hpc.evaluate.task import seal; task = load(Path(sys.argv[1]), 0); "
+        "print(seal(task)['checkpoints'], *({'torch', 'lm_eval', 'datasets'} & {*sys.modules}))"
+    )
+    replace_json(done.state / "step.json", done.step.to_json())
+    shown = subprocess.run(
+        [sys.executable, "-c", code, done.state / "step.json"], check=True, capture_output=True, text=True
+    )
+    assert shown.stdout == "2\n"
 
 
 def test_a_task_without_its_data_is_skipped_and_named(store: Path) -> None:
-    task = evaluation(store, heldout="files-000000000002")
-    evaluate.run(task)
+    task = finish(evaluation(store, heldout="files-000000000002"))
     scores = json.loads((task.out / "scores.json").read_text())
     assert scores["skipped"] == {"world_cloze": "the held-out data has no cloze.jsonl"}
     assert all(entry["scores"].keys() == {"world_bpb"} for entry in scores["checkpoints"])
@@ -180,17 +225,77 @@ def test_a_task_without_its_data_is_skipped_and_named(store: Path) -> None:
 
 
 def test_lm_evals_own_tasks_are_found_by_name_and_unknown_ones_refused(store: Path, tmp_path: Path) -> None:
-    heldout = store / "artifacts/heldout/world-000000000001"
-    with evaluate.task_manager(["world_bpb"], heldout, tmp_path) as manager:
-        assert manager.all_tasks == ["world_bpb"]
-    refused = pytest.raises(UserError, match=r"knows no task \['sciqq'\]")  # and so knows the other two
-    with refused, evaluate.task_manager(["world_bpb", "sciq", "sciqq"], heldout, tmp_path):
-        pass
+    from prox_hpc.evaluate.harness import Data, task_manager
+
+    data = Data(store / "artifacts/heldout/world-000000000001", None)
+    assert task_manager(["world_bpb"], data, tmp_path).all_tasks == ["world_bpb"]
+    with pytest.raises(UserError, match=r"knows no task \['sciqq'\]"):  # and so knows the other two
+        task_manager(["world_bpb", "sciq", "sciqq"], data, tmp_path)
+    with pytest.raises(UserError, match="knows no single task mmlu"):
+        task_manager(["mmlu@2"], data, tmp_path)
 
 
-def test_an_unsealed_checkpoint_fails_the_seal(store: Path, done: Task, tmp_path: Path) -> None:
-    copy = evaluation(store, batch_size=2)
-    scores = json.loads((done.out / "scores.json").read_text())
-    publish_json(copy.out / "scores.json", scores | {"checkpoints": scores["checkpoints"][:1]})
-    with pytest.raises(RuntimeError, match=r"\[20\] are not scored"):
-        evaluate.seal(copy)
+def test_a_checkpoint_of_another_shape_is_refused(store: Path, tmp_path: Path) -> None:
+    task = replace(evaluation(store), store=tmp_path)
+    shutil.copytree(store / "artifacts/heldout", tmp_path / "artifacts/heldout")
+    pretrain = shutil.copytree(store / "artifacts/pretrain", tmp_path / "artifacts/pretrain") / "raw-0123456789ab"
+    other = {"architecture": "llama", **SHAPE, "hidden_size": 64, "num_hidden_layers": 4}
+    replace_json(pretrain / "artifact.json", {"config": {"model": None, "shape": other}})
+    told = (
+        r"step-000010: is a checkpoint of another configuration \(hidden_size=32, not 64; num_hidden_layers=2, not 4\)"
+    )
+    with pytest.raises(UserError, match=told):
+        evaluate.run(task)
+    replace_json(pretrain / "artifact.json", {"config": {"model": "/some/model", "shape": other}})
+    evaluate.check_shape(pretrain / "checkpoints/step-000010", {"model": "/some/model", "shape": other})
+
+
+PAPER = ["prox_ten", *catalogue.members("prox_ten"), "arc_easy@2", "winogrande@0"]
+
+
+@pytest.fixture(scope="module")
+def paper(store: Path, fetched: Path) -> Task:
+    """The ten tasks, and two of lm-eval's own, from a prepared folder and without held-out text."""
+    bare = evaluation(store)
+    said = Evaluation(name="paper", kind="none", tasks=PAPER, metric="prox_ten", data=str(fetched))
+    config = {"tasks": PAPER, "batch_size": 16, "data": prepared.identify(said)}
+    inputs = {"pretrain": bare.step.inputs["pretrain"]}
+    step = replace(bare.step, config=config, inputs=inputs, runtime={"device": "cpu", "data": str(fetched)})
+    return finish(replace(bare, step=step))
+
+
+def test_the_papers_ten_columns_and_their_mean(paper: Task) -> None:
+    scores = json.loads((paper.out / "scores.json").read_text())
+    assert scores["skipped"] == {}
+    assert scores["groups"].keys() == {"prox_mmlu", "prox_ten"}
+    for entry in scores["checkpoints"]:
+        found = entry["scores"]
+        assert set(found) == set(PAPER)
+        assert len(entry["subsets"]) == 57
+        mmlu = [values["acc_norm"] for values in entry["subsets"].values()]
+        assert found["prox_mmlu"]["acc_norm"] == pytest.approx(sum(mmlu) / 57)
+        columns = [found[name]["acc_norm"] for name in catalogue.members("prox_ten")]
+        assert found["prox_ten"]["acc_norm"] == pytest.approx(sum(columns) / 10)
+
+
+def test_items_are_kept_of_every_task_and_subset(paper: Task) -> None:
+    rows = pq.read_table(paper.out / "items.parquet").to_pylist()
+    assert {row["task"] for row in rows} == set(catalogue.leaves(PAPER))
+    assert sum(row["task"] == "prox_arc_easy" and row["step"] == 20 for row in rows) == 3
+    assert all(row["correct_norm"] in (0.0, 1.0) for row in rows if row["task"] != "winogrande@0")
+
+
+def test_the_reports_curve_of_a_group_is_made_of_its_items(paper: Task) -> None:
+    entries = json.loads((paper.out / "scores.json").read_text())["checkpoints"]
+    for name, items in (("prox_ten", 57 + 13), ("prox_mmlu", 57), ("prox_sciq", 2)):
+        line = curve([Run("raw", 1, None, paper.out)], name, "acc_norm")
+        assert line is not None
+        assert line.numerator.shape == (1, 2, items)
+        assert line.scores()[0] == pytest.approx([entry["scores"][name]["acc_norm"] for entry in entries])
+
+
+def test_data_that_changed_since_the_launch_is_refused(paper: Task) -> None:
+    changed = {"prox_sciq": {"test": "0" * 32}}
+    step = replace(paper.step, config=paper.step.config | {"data": changed})
+    with pytest.raises(UserError, match="was fetched again since the study was launched"):
+        evaluate.run(replace(paper, step=step))

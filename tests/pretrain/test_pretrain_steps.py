@@ -1,6 +1,7 @@
 """From a corpus artifact to a trained model: the steps `tokenize` and `pretrain` as the worker runs them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from prox_hpc.pretrain import task as pretrain
 from prox_hpc.pretrain import tokenize
 from prox_hpc.pretrain.tokenize import token_dtype
 from prox_hpc.publish import publish_json
+from prox_hpc.stop import Interrupted
 from prox_hpc.task import Step, Task
 from prox_hpc.train.data import Packed
 
@@ -98,8 +100,15 @@ def test_tokens_give_back_every_document(store: Path, tokens: str, tokenizer: st
         assert about["empty"] == len(texts) - len(filled)
         assert about["utf8_bytes"] == sum(len(text.encode()) for text in filled)
         assert decoder.decode(ids) == "".join(text + "<|endoftext|>" for text in filled)
+        starts = np.fromfile(artifact / "blocks" / f"{index:05d}.idx", dtype="<i8")
+        assert len(starts) == len(filled)
         if len(ids):
             assert ids[-1] == decoder.eos_token_id
+    stream = Packed.open(artifact / "blocks", 64, 1)
+    texts = [text for block in TEXTS for text in block if text]
+    assert [decoder.decode(stream.document(i)) for i in range(stream.documents)] == [t + "<|endoftext|>" for t in texts]
+    with pytest.raises(IndexError):
+        stream.document(len(texts))
     summary = json.loads((artifact / "artifact.json").read_text())["summary"]
     assert summary["blocks"] == 4
     assert summary["documents"] + summary["empty"] == sum(map(len, TEXTS))
@@ -124,6 +133,14 @@ def test_a_missing_block_is_told_and_made_good(store: Path, corpus: str, tokeniz
     tokenize.run(task)
     assert first.read_text() == kept
     tokenize.seal(task)
+    index = first.with_suffix(".idx")
+    starts = np.fromfile(index, dtype="<i8")
+    index.write_bytes(starts[:-1].tobytes())
+    with pytest.raises(ValueError, match=r"00000\.idx: 472 bytes, the block's manifest says 480; delete the three"):
+        tokenize.seal(task)
+    index.write_bytes(starts[::-1].tobytes())
+    with pytest.raises(ValueError, match=r"00000\.idx: its offsets are not ascending"):
+        tokenize.seal(task)
 
 
 def test_a_corpus_without_text_is_the_users_mistake(store: Path, tokenizer: str) -> None:
@@ -181,6 +198,32 @@ def test_training_goes_on_from_a_given_model(store: Path, tokens: str, tokenizer
     assert start["loss"] == pytest.approx(end["loss"], abs=0.3)
     with pytest.raises(UserError, match="gives no causal language model"):
         pretrain.run(Task(pretrain_step(tokens, tokenizer, model=str(store)), 0, store))
+
+
+def test_told_to_end_it_saves_its_state_and_goes_on(store: Path, tokens: str, tokenizer: str) -> None:
+    def losses(seed_step: Step) -> list[float]:
+        lines = (store / "artifacts" / seed_step.address / "losses.jsonl").read_text().splitlines()
+        return [json.loads(line)["loss"] for line in lines]
+
+    assert pretrain.GRACEFUL
+    whole = pretrain_step(tokens, tokenizer, seed=5)
+    pretrain.run(Task(whole, 0, store))
+    cut = replace(whole, name="cut", runtime={"device": "cpu", "training": {"save_minutes": 0}})
+    told = Task(cut, 0, store)
+    told.stop.warn(60)
+    with pytest.raises(Interrupted, match="the state after step 1 of 6 is saved"):
+        pretrain.run(told)
+    again = Task(cut, 0, store)
+    pretrain.run(again)
+    assert losses(cut) == losses(whole)
+    pretrain.seal(again)
+
+
+def test_an_arm_must_fill_a_batch(store: Path, tokens: str, tokenizer: str) -> None:
+    held = json.loads((store / "artifacts" / tokens / "artifact.json").read_text())["summary"]["tokens"]
+    more = TRAINING | {"batch_tokens": held // 512 * 512 + 512, "tokens": 10 * held}
+    with pytest.raises(UserError, match=rf"training\.batch_tokens=.* holds only {held} tokens, .* enlarge the corpus"):
+        pretrain.run(Task(pretrain_step(tokens, tokenizer, training=more), 0, store))
 
 
 def test_vocabularies_must_fit(store: Path, tokens: str, tokenizer: str) -> None:

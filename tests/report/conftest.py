@@ -6,6 +6,7 @@ of FLOPs an arm is ahead of raw, so the true saving to raw's final score is 2 **
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from prox_hpc.config import Config
 from prox_hpc.launch import conf_dir, plan, typed
 from prox_hpc.publish import publish_json, replace_json
 from prox_hpc.report import task as report_task
+from prox_hpc.study.store import open_run
 from prox_hpc.task import Step, Task
 
 SHIFT = {"raw": 0.0, "gopher": 0.3, "prox_dc": 1.0, "gold": 1.6}
@@ -66,8 +68,10 @@ def fabricator(folder: Path) -> Fabricate:
         ConfigStore.instance().store(name="base_config", node=Config)
         with initialize_config_dir(conf_dir(), version_base="1.3"):
             config = typed(compose("config", [f"output={folder}", *overrides]))
-        steps = list(plan(config))
+        study = plan(config)
+        steps = list(study)
         report = steps[-1]
+        open_run(Path(str(config.run_dir)), study, asdict(config))
         arms = {address: role.split("/")[1] for role, address in report.inputs.items() if "/" in role}
         for step in steps:
             if step.kind != "report" and not skip(step):
@@ -151,7 +155,7 @@ def losses(task: Task) -> None:
 
 def adapted(task: Task, arm: str) -> dict[str, Any]:
     losses(task)
-    (task.out / "model").mkdir()
+    (task.out / "model").mkdir(exist_ok=True)
     publish_json(task.out / "refiner.json", {"parameters": PARAMETERS, "training": trained(100_000)})
     return {}
 

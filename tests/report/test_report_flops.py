@@ -1,12 +1,11 @@
-"""The paper's own figures come out of our formulas, and an arm is charged for the passes it uses."""
+"""The paper's own figures come out of our formulas."""
 
 import json
-import subprocess
-import sys
+from typing import Any
 
 import pytest
 
-from prox_hpc.report.flops import TLM, Row, paper, refining_cost, two_passes
+from prox_hpc.report.paper import TLM, figures, two_passes
 from prox_hpc.train.shapes import count_parameters
 
 
@@ -17,34 +16,25 @@ def test_two_passes_of_the_small_refiner() -> None:
     assert cost / (6 * count_parameters(TLM["1.7B"]).minus_one_embedding) == pytest.approx(5.1e9, rel=5e-3)
 
 
-def test_the_command_prints_every_published_figure_beside_ours() -> None:
-    command = [sys.executable, "-m", "prox_hpc.report.flops", "paper"]
-    figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert figures == paper()
-    bars = {row["figure"]: row for row in figures if row["figure"].startswith("Figure 8")}
-    assert len(bars) == 6
-    for row in bars.values():
-        assert row["published"] != row["ours"]
-        assert abs(row["relative_difference"]) < 0.065
-    with_prox = [row["ours"] / 1e20 for name, row in bars.items() if " with ProX" in name]
-    assert with_prox == pytest.approx([0.43, 0.68, 1.30], abs=0.005)
-    for row in figures:
-        if row["figure"].startswith(("refining one dump", "the refining in training tokens")):
-            assert abs(row["relative_difference"]) < 0.03
+@pytest.mark.parametrize("figure", figures(), ids=lambda figure: figure.figure)
+def test_a_published_figure_is_reproduced_within_its_tolerance(figure: Any) -> None:
+    assert abs(figure.relative_difference) <= figure.tolerance, figure.how
+    assert figure.tolerance < 0.1
 
 
-def test_an_arm_is_charged_for_the_passes_it_uses() -> None:
-    rows = [
-        Row("SFT", 100.0, refining=True),
-        Row("doc pass, prefill", 10.0, refining=True),
-        Row("chunk pass, prefill", 3.0, refining=True),
-        Row("chunk pass, decode", 1.0, refining=True),
-        Row("pre-training", 5e9, arm="raw"),
+def test_counts_are_exact_and_figure_8_is_not_copied() -> None:
+    by_name = {figure.figure: figure for figure in figures()}
+    assert len(by_name) == len(figures()), "a figure stands twice"
+    counts = [figure for name, figure in by_name.items() if "parameters" in name]
+    assert len(counts) == 10
+    assert all(figure.ours == figure.published for figure in counts)
+    bars = [
+        figure.ours / 1e20 for name, figure in by_name.items() if name.startswith("Figure 8") and " with ProX" in name
     ]
-    assert refining_cost(rows, doc=True, chunk=True) == 114
-    assert refining_cost(rows, doc=True, chunk=False) == 110
-    assert refining_cost(rows, doc=False, chunk=True) == 104
-    unknown = [*rows, Row("doc pass, decode", None, refining=True)]
-    assert refining_cost(unknown, doc=True, chunk=True) is None
-    assert refining_cost(unknown, doc=False, chunk=True) == 104
-    assert refining_cost([], doc=True, chunk=True) is None
+    assert bars == pytest.approx([0.43, 0.68, 1.30], abs=0.005)
+
+
+def test_the_command_prints_every_figure(command: Any) -> None:
+    printed = json.loads(command("prox_hpc.report.flops", "paper").stdout)
+    assert printed == [figure.to_json() for figure in figures()]
+    assert {"figure", "published", "ours", "relative_difference", "how", "tolerance"} == set(printed[0])

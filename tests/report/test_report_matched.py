@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from prox_hpc.report.matched import FIRST, NOT_REACHED, REACHED, Curve, compare, isotonic, reach
+from prox_hpc.report.matched import FIRST, NOT_REACHED, REACHED, Account, Charge, Curve, compare, isotonic, reach
 
 FLOPS = np.array([1e9, 2e9, 4e9, 8e9])
 
@@ -20,7 +20,8 @@ def upper(saving: dict) -> float:
 
 
 def test_a_curve_shifted_by_one_doubling_saves_exactly_two() -> None:
-    found = compare(Curve.of_scores(FLOPS, [loglinear(0.2)]), Curve.of_scores(FLOPS, [loglinear(0.3)]), True, cost=1e9)
+    charged = {"flops": Account(charges=(Charge(), Charge(fixed=1e9)))}
+    found = compare(Curve.of_scores(FLOPS, [loglinear(0.2)]), Curve.of_scores(FLOPS, [loglinear(0.3)]), True, charged)
     to_raw = found["to_baseline"]
     assert to_raw["target"] == pytest.approx(0.5)
     assert to_raw["arm_flops"] == pytest.approx(4e9)
@@ -115,3 +116,36 @@ def test_the_interval_widens_as_much_as_seeds_differ() -> None:
     draws = [curve.resample(random.integers(2, size=2), np.ones(1))[0] for _ in range(4000)]
     assert np.std(draws) == pytest.approx(0.1, rel=0.05)
     assert np.mean(draws) == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_grows_with_the_corpus_is_charged_pro_rata() -> None:
+    """Half of the budget reaches the score: half of the passes are due, or all that was seen of a pool of a quarter."""
+    raw, refined = Curve.of_scores(FLOPS, [loglinear(0.2)]), Curve.of_scores(FLOPS, [loglinear(0.3)])
+    for over, due in ((None, 1e9), (8e9, 0.5e9), (2e9, 1e9)):
+        arm = Charge(fixed=1e8, spread=1e9, over=over)
+        found = compare(raw, refined, True, {"flops": Account(charges=(Charge(), arm))})["to_baseline"]
+        assert found["saving_with_cost"]["ratio"] == pytest.approx(8e9 / (4e9 + 1e8 + due))
+
+
+def test_in_hours_each_arm_has_its_own_speed_and_the_baseline_its_own_charge() -> None:
+    raw, refined = Curve.of_scores(FLOPS, [loglinear(0.2)]), Curve.of_scores(FLOPS, [loglinear(0.3)])
+    hours = Account((1e-9, 2e-9), (Charge(fixed=2.0), Charge(fixed=12.0)))
+    found = compare(raw, refined, True, {"flops": Account(), "hours": hours})
+    told = found["to_baseline"]["units"]["hours"]
+    assert (told["baseline"], told["arm"]) == (pytest.approx(8), pytest.approx(8))
+    assert told["saving"]["ratio"] == pytest.approx(1)
+    assert told["saving_with_cost"]["ratio"] == pytest.approx(10 / 20)
+    assert found["cost"] == {"flops": 0, "hours": 10}
+    unknown = compare(raw, refined, True, {"flops": Account(charges=None)})
+    assert unknown["to_baseline"]["saving_with_cost"] is None
+    assert unknown["cost"] == {"flops": None}
+
+
+def test_the_average_of_tasks_counts_each_task_once_however_many_items_it_has() -> None:
+    few, many = items(loglinear(0.2), 50, 1), items(loglinear(0.6, 0.01), 5000, 2)
+    mean = Curve.average([few, many])
+    assert mean.scores() == pytest.approx((few.scores() + many.scores()) / 2)
+    nested = Curve.average([mean, few])
+    assert nested.scores() == pytest.approx(0.75 * few.scores() + 0.25 * many.scores())
+    with pytest.raises(ValueError, match="same checkpoints"):
+        Curve.average([few, Curve.of_scores(FLOPS, [loglinear(0.2)])])

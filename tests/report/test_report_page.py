@@ -20,7 +20,7 @@ def opened(browser: Any, folder: Path, **context: Any) -> tuple[Any, list[str]]:
 
 def test_the_curves_are_visible_and_nothing_goes_wrong(browser: Any, whole: Report) -> None:
     page, wrong = opened(browser, whole[0], viewport={"width": 1100, "height": 900})
-    assert page.locator("svg.plot").count() == 2
+    assert page.locator("svg.plot").count() == 3, "two tasks against FLOPs, the first against hours too"
     for plot in page.locator("svg.plot").all():
         assert plot.is_visible()
         for arm in ("raw", "gopher", "prox_dc", "gold"):
@@ -44,9 +44,9 @@ def test_the_curves_are_visible_and_nothing_goes_wrong(browser: Any, whole: Repo
 
 
 def test_a_phone_needs_no_sideways_scrolling(browser: Any, whole: Report) -> None:
-    page, wrong = opened(browser, whole[0], viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True)
+    page, wrong = opened(browser, whole[0], viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator("svg.plot").first.bounding_box()["width"] > 300
     text = page.evaluate("document.querySelector('svg.plot text').getBoundingClientRect().height")
     assert text > 9
@@ -80,10 +80,46 @@ def test_tables_sort_by_number_and_keep_what_is_absent_last(browser: Any, whole:
     assert wrong == []
 
 
+def test_the_scores_are_laid_out_as_in_the_paper_and_sort(browser: Any, whole: Report) -> None:
+    page, wrong = opened(browser, whole[0])
+    table = page.locator("#scores + .scroll table")
+    assert table.locator("thead th").all_inner_texts() == ["arm", "world_bpb\nbits per byte", "world_cloze"]
+    best = table.locator("td.best").all()
+    assert len(best) == 2
+    arms = [cell.locator("xpath=../td[1]").inner_text() for cell in best]
+    assert arms == ["prox_dc", "prox_dc"], "gold is a ceiling"
+    table.locator("thead th").nth(2).click()
+    assert table.locator("tbody td:first-child").all_inner_texts()[0] == "gold"
+    assert float(best[1].inner_text().split()[0]) > 50, "accuracies are in percent"
+    assert wrong == []
+
+
+def test_alarms_commands_and_logs_are_shown(browser: Any, fabricate: Any, make_report: Any) -> None:
+    task = fabricate(shift={"prox_dc": -2.0}, overrides=("report.alarms.doc_f1=0.99", "arm=[raw,prox_dc]"))
+    logs = task.store / "steps" / task.step.inputs["refine"] / "logs" / "odd name #1"
+    logs.mkdir(parents=True)
+    (logs / "0_log.out").write_text("what the task said")
+    folder, report = make_report(task)
+    page, wrong = opened(browser, folder, viewport={"width": 390, "height": 844})
+    alarms = page.locator("#alarms li")
+    assert alarms.count() == 2
+    assert [alarm["name"] for alarm in report["alarms"]] == ["doc_f1", "score_drop"]
+    assert f"prox_hpc.inspect {report['run']}" in alarms.first.locator("code").inner_text()
+    assert alarms.first.is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert wrong == []
+    link = page.get_by_role("link", name="0_log.out")
+    assert link.evaluate("a => a.href") == (logs / "0_log.out").as_uri()
+
+
 def test_it_prints_light_and_whole(browser: Any, whole: Report, tmp_path: Path) -> None:
-    page, wrong = opened(browser, whole[0], color_scheme="dark")
+    page, wrong = opened(browser, whole[0], color_scheme="dark", viewport={"width": 718, "height": 1000})  # A4's width
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("[...document.querySelectorAll('details')].every(d => d.open)"), "nothing is folded on paper"
+    widths = page.evaluate("[...document.querySelectorAll('table')].map(table => table.getBoundingClientRect().right)")
+    assert max(widths) <= 718, "paper cannot be scrolled"
     page.pdf(path=tmp_path / "report.pdf", format="A4")
     assert (tmp_path / "report.pdf").stat().st_size > 20_000
     assert wrong == []

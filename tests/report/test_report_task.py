@@ -13,6 +13,7 @@ from rich.console import Console
 
 from prox_hpc.publish import replace_json
 from prox_hpc.report.headline import headline
+from prox_hpc.report.ledger import ROWS
 from prox_hpc.report.matched import FIRST
 from prox_hpc.report.summary import summary_text
 
@@ -40,7 +41,15 @@ def test_a_whole_study_reports_the_saving_it_holds(whole: Report) -> None:
     assert "prox_dc reaches raw's final world_cloze" in report["headline"]["sentences"][0]
     assert "fewer training FLOPs" in report["headline"]["sentences"][0]
     text = printed(report)
-    for wanted in ("prox_dc", "55.2 %", "doc F1 0.941", "1,290 ok", "with refining"):
+    for wanted in (
+        "prox_dc",
+        "55.2 %",
+        "doc F1 0.941",
+        "1,290 ok",
+        "all charged",
+        "pays from",
+        "world_cloze in CPU-hours",
+    ):
         assert wanted in text
     with (folder / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -59,10 +68,11 @@ def test_the_ledger_charges_sft_and_both_passes_and_nothing_twice(whole: Report)
     cost = 6 * size * 100_000 + 2 * size * (650_000 + 420_000 + 21_000)
     assert report["refining_flops"] == pytest.approx(cost)
     assert ledger["pre-training", "raw"]["flops"] == pytest.approx(2 * 6 * size * 48 * 8192)
-    assert ledger["evaluation", None]["flops"] == 8 * 4 * 2 * size * 40_000
+    assert ledger["evaluation", "raw"]["flops"] == 2 * 4 * 2 * size * 40_000
+    assert {row["row"] for row in report["ledger"]} == set(ROWS)
     matched = report["metrics"][0]["matched"]
-    assert matched["prox_dc"]["cost"] == pytest.approx(cost)
-    assert matched["gold"]["cost"] == matched["gopher"]["cost"] == 0
+    assert matched["prox_dc"]["cost"]["flops"] == pytest.approx(cost)
+    assert matched["gold"]["cost"]["flops"] == matched["gopher"]["cost"]["flops"] == 0
     found = matched["prox_dc"]["to_baseline"]
     assert found["saving_with_cost"]["ratio"] == pytest.approx(found["baseline_flops"] / (found["arm_flops"] + cost))
 
@@ -70,7 +80,137 @@ def test_the_ledger_charges_sft_and_both_passes_and_nothing_twice(whole: Report)
 def test_an_arm_without_the_chunk_stage_is_not_charged_for_it(fabricate: Any, make_report: Any) -> None:
     _, report = make_report(fabricate(shift={"prox_d": 0.5}, overrides=("arm=[raw,prox_d]",)))
     assert report["arm"] == "prox_d"
-    assert report["metrics"][0]["matched"]["prox_d"]["cost"] == pytest.approx(1_060_000 * (600_000 + 2 * 650_000))
+    assert report["metrics"][0]["matched"]["prox_d"]["cost"]["flops"] == pytest.approx(
+        1_060_000 * (600_000 + 2 * 650_000)
+    )
+
+
+def test_hours_come_from_the_wall_clock_where_slurm_ran_nothing(whole: Report) -> None:
+    """Every task took 12.5 s; `cluster=local` gives a refine task two cores, the refiner's training two ranks."""
+    _, report = whole
+    assert report["hours"] == {"unit": "CPU-hours", "why_no_accounts": "no Slurm job ran it"}
+    second = 1 / 3600
+    ledger = [row for row in report["ledger"] if row["hours_from"]]
+    passes = [row for row in ledger if row["row"] in ("doc_pass", "chunk_prefill", "chunk_decode")]
+    assert sum(row["cpu_hours"] for row in passes) == pytest.approx(2 * 12.5 * second)
+    assert passes[0]["cpu_hours"] / passes[1]["cpu_hours"] == pytest.approx(passes[0]["flops"] / passes[1]["flops"])
+    sft = next(row for row in ledger if row["row"] == "sft")
+    assert (sft["cpu_hours"], sft["hours_from"]) == (pytest.approx(2 * 12.5 * second), "wall clock")
+    assert {row["hours_from"] for row in report["steps"]} == {"wall clock"}
+    told = report["metrics"][0]["matched"]["prox_dc"]["to_baseline"]["units"]
+    assert told["hours"]["saving"]["ratio"] == pytest.approx(told["flops"]["saving"]["ratio"]), "all runs took as long"
+    assert told["hours"]["saving_with_cost"]["ratio"] < told["hours"]["saving"]["ratio"]
+    line = report["metrics"][0]["curves"]["raw"]
+    assert line["hours"][-1] == pytest.approx(12.5 * second)
+
+
+def test_break_even_is_where_the_saving_has_paid_the_cost(whole: Report) -> None:
+    _, report = whole
+    row = next(
+        r for r in report["break_even"] if (r["arm"], r["task"], r["unit"]) == ("prox_dc", "world_cloze", "flops")
+    )
+    assert row["tokens"] * row["per_token"] * (row["saving"] - 1) == pytest.approx(row["cost"])
+    assert row["per_token"] == pytest.approx(6 * 1_060_000)
+    assert row["passes"] == pytest.approx(row["tokens"] / (1105 * 310))
+    assert row["tokens_low"] < row["tokens"] < row["tokens_high"]
+    found = report["metrics"][0]["matched"]["prox_dc"]["to_baseline"]
+    assert row["runs"] == pytest.approx(row["cost"] / (found["baseline_flops"] - found["arm_flops"]))
+    assert "3 such training runs" in report["headline"]["sentences"][1]
+    assert 2 < row["runs"] <= 3
+    own = next(size for size in row["sizes"] if size["own"])
+    double = next(size for size in row["sizes"] if size["parameters"] == 2 * own["parameters"])
+    assert own["tokens"] == pytest.approx(row["tokens"])
+    assert double["tokens"] == pytest.approx(2 * row["tokens"]), "all that this refiner cost is passes and SFT"
+
+
+def test_rows_are_switched_in_and_out_and_the_report_says_which(fabricate: Any, make_report: Any) -> None:
+    overrides = ("report.charge.sft=false", "report.charge.evaluation=true", "report.charge.chunk_decode=false")
+    _, report = make_report(fabricate(overrides=(*overrides, "arm=[raw,prox_dc]")))
+    size = 1_060_000
+    assert report["refining_flops"] == pytest.approx(2 * size * (650_000 + 420_000))
+    found = report["metrics"][0]["matched"]["prox_dc"]["to_baseline"]
+    evaluation = 4 * 2 * size * 40_000  # of one run
+    costs = found["baseline_flops"] + evaluation, found["arm_flops"] + evaluation + report["refining_flops"]
+    assert found["saving_with_cost"]["ratio"] == pytest.approx(costs[0] / costs[1])
+    charged = {row["arm"]: row["rows"] for row in report["charge"]["arms"]}
+    assert charged["raw"] == ["tokenising", "pretraining", "evaluation"]
+    assert charged["prox_dc"] == ["doc_pass", "chunk_prefill", "filtering", "tokenising", "pretraining", "evaluation"]
+    assert "charged: doc_pass, chunk_prefill, filtering" in printed(report)
+
+
+def test_what_nobody_measured_is_filled_in_by_settings(fabricate: Any, make_report: Any) -> None:
+    model = (
+        "refiner.train=false",
+        "refiner.doc_model=org/doc",
+        "refiner.chunk_model=org/chunk",
+        "trainee.tokenizer=org/t",
+    )
+    overrides = (*model, "arm=[raw,prox_dc]", "refiner.parameters=1000000")
+    _, report = make_report(fabricate(overrides=overrides))
+    passes = 2 * 1_000_000 * (650_000 + 420_000 + 21_000)
+    assert report["refining_flops"] == pytest.approx(passes)
+    assert report["charge"]["unmeasured"] == ["SFT of the refiner"]
+    assert "nobody measured it: SFT of the refiner" in printed(report)
+
+
+def test_labels_and_base_are_charged_as_given(fabricate: Any, make_report: Any) -> None:
+    given = ("report.annotation_flops=7e12", "report.base_tokens=1000000", "report.charge.annotation=true")
+    _, report = make_report(fabricate(overrides=(*given, "report.charge.base_training=true", "arm=[raw,prox_dc]")))
+    size = 1_060_000
+    rest = 6 * size * 100_000 + 2 * size * (650_000 + 420_000 + 21_000)
+    assert report["refining_flops"] == pytest.approx(7e12 + 6 * size * 1_000_000 + rest)
+
+
+def test_pro_rata_charges_the_share_that_was_trained(fabricate: Any, make_report: Any) -> None:
+    reports = {
+        way: make_report(fabricate(overrides=(f"report.prorate={way}", f"name={way}", "arm=[raw,prox_dc]")))[1]
+        for way in ("none", "run", "pool")
+    }
+    found = {way: report["metrics"][0]["matched"]["prox_dc"]["to_baseline"] for way, report in reports.items()}
+    size, run = 1_060_000, 6 * 1_060_000 * 48 * 8192
+    sft, passes = 6 * size * 100_000, 2 * size * (650_000 + 420_000 + 21_000)
+    raw, arm = found["run"]["baseline_flops"], found["run"]["arm_flops"]
+    assert found["run"]["saving_with_cost"]["ratio"] == pytest.approx(raw / (arm + sft + passes * arm / run))
+    share = min(1, arm / (run / 1.3))  # the run sees its pool 1.3 times
+    assert found["pool"]["saving_with_cost"]["ratio"] == pytest.approx(raw / (arm + sft + passes * share))
+    assert [reports[way]["charge"]["prorate"] for way in reports] == ["none", "run", "pool"]
+    assert len({report["break_even"][0]["tokens"] for report in reports.values()}) == 1, "it is of the whole cost"
+
+
+def test_several_tasks_have_their_mean_as_one_more(fabricate: Any, make_report: Any) -> None:
+    """The paper's layout; a second accuracy task is written beside the first."""
+    task = fabricate(overrides=("arm=[raw,prox_dc]",))
+    task.config["study"]["evaluation"]["tasks"] = ["world_cloze", "again", "world_bpb"]
+    for path in task.store.glob("artifacts/evaluate/*/scores.json"):
+        scores = json.loads(path.read_text())
+        for entry in scores["checkpoints"]:
+            entry["scores"]["again"] = {"acc": entry["scores"]["world_cloze"]["acc"] - 0.2}
+        path.write_text(json.dumps(scores))
+    folder, report = make_report(task)
+    assert [metric["task"] for metric in report["metrics"]] == ["world_cloze", "again", "world_bpb", "average"]
+    finals = {(row["arm"], row["task"]): row["mean"] for row in report["scores"]}
+    assert finals["raw", "average"] == pytest.approx(finals["raw", "world_cloze"] - 0.1)
+    mean = report["metrics"][3]
+    assert mean["curves"]["raw"]["mean"][-1] == pytest.approx(finals["raw", "average"])
+    assert mean["matched"]["prox_dc"]["to_baseline"]["saving"]["low"] > 1
+    heads = (folder / "report.html").read_text().split('id="scores"')[1].split("</thead>")[0]
+    assert heads.index("world_bpb") < heads.index("world_cloze") < heads.index("again") < heads.index("average")
+
+
+def test_a_group_is_the_mean_of_its_members_items(fabricate: Any, make_report: Any) -> None:
+    task = fabricate(overrides=("arm=[raw,prox_dc]",))
+    task.config["study"]["evaluation"] |= {"tasks": ["both", "world_cloze", "part"], "metric": "both"}
+    for path in task.store.glob("artifacts/evaluate/*/scores.json"):
+        scores = json.loads(path.read_text()) | {"groups": {"both": ["world_cloze", "part"]}}
+        for entry in scores["checkpoints"]:
+            one = entry["scores"]["world_cloze"]["acc_norm"]
+            entry["scores"] |= {"part": {"acc": one / 2}, "both": {"acc_norm": 0.75 * one}}
+        path.write_text(json.dumps(scores))
+    _, report = make_report(task)
+    assert [metric["task"] for metric in report["metrics"]] == ["both", "world_cloze", "part"], "no mean beside it"
+    both, cloze = report["metrics"][:2]
+    assert both["curves"]["raw"]["mean"] == pytest.approx([0.75 * score for score in cloze["curves"]["raw"]["mean"]])
+    assert both["matched"]["prox_dc"]["items_count"] == 401, "the cloze items, and the other task as one"
 
 
 def test_a_worse_arm_is_told_plainly(fabricate: Any, make_report: Any) -> None:
@@ -125,7 +265,7 @@ def test_a_study_that_has_only_begun_still_gives_a_report(fabricate: Any, make_r
 def test_a_study_without_a_refined_arm_says_so(fabricate: Any, make_report: Any) -> None:
     _, report = make_report(fabricate(overrides=("arm=[raw,gopher]",)))
     assert "no refined arm" in report["headline"]["sentences"][0]
-    assert report["metrics"][0]["matched"]["gopher"]["cost"] == 0
+    assert report["metrics"][0]["matched"]["gopher"]["cost"]["flops"] == 0
 
 
 def test_evidence_adds_up_documents_and_shows_losses(whole: Report) -> None:

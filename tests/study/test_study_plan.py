@@ -5,10 +5,24 @@ from typing import Any
 
 import pytest
 
-from prox_hpc.config import Arm, Cluster, Config, Corpus, Evaluation, Refiner, Resources, Serve, Trainee
+from prox_hpc.config import (
+    Arm,
+    Charges,
+    Cluster,
+    Config,
+    Corpus,
+    Evaluation,
+    Refiner,
+    Report,
+    Resources,
+    Serve,
+    Trainee,
+    Training,
+)
 from prox_hpc.errors import UserError
 from prox_hpc.study.plan import Plan, plan_study
 from prox_hpc.task import Step
+from prox_hpc.train.schedule import settings_of
 
 
 def config(**changes: Any) -> Config:
@@ -108,6 +122,35 @@ def test_a_model_folder_counts_by_its_files() -> None:
     assert refine(None) == refine(None)
 
 
+def test_on_slurm_every_checkpoint_has_a_task_of_its_own_and_here_one_task_scores_all() -> None:
+    trainee = Trainee(name="nano", training=Training(checkpoints=5))
+
+    def evaluate(backend: str, array: int | None) -> Step:
+        evaluation = Evaluation(name="world", array=array)
+        plan = planned(config(trainee=trainee, evaluation=evaluation, cluster=Cluster(backend=backend)))
+        return step(plan, "evaluate")
+
+    tasks = {(b, a): evaluate(b, a).tasks for b in ("local", "slurm") for a in (None, 2, 99)}
+    assert tasks == {
+        ("local", None): 1, ("local", 2): 2, ("local", 99): 5, ("slurm", None): 5, ("slurm", 2): 2, ("slurm", 99): 5
+    }  # fmt: skip
+    assert evaluate("local", None).address == evaluate("slurm", 2).address
+
+
+def test_an_evaluation_counts_by_its_data_and_needs_no_held_out_text() -> None:
+    def evaluate(data: dict[str, Any], folder: str) -> Step:
+        asked = Evaluation(name="paper", kind="none", tasks=["prox_sciq"], metric="prox_sciq", data=folder)
+        plan = plan_study(config(evaluation=asked), lambda c: {}, lambda d: 1, examine=lambda evaluation: data)
+        assert "heldout" not in {s.kind for s in plan}
+        return step(plan, "evaluate")
+
+    one = evaluate({"prox_sciq": {"test": "0"}}, "/a")
+    assert one.inputs.keys() == {"pretrain"}
+    assert one.runtime == {"device": "cpu", "data": "/a"}
+    assert one.address == evaluate({"prox_sciq": {"test": "0"}}, "/b").address
+    assert one.address != evaluate({"prox_sciq": {"test": "1"}}, "/a").address
+
+
 def nano(**changes: Any) -> Refiner:
     return Refiner(name="nano", train=True, **changes)
 
@@ -129,6 +172,23 @@ def test_what_becomes_of_quarantined_documents_changes_identity() -> None:
     for kind in ("refine", "execute"):
         assert len({step(plan, kind).address for plan in plans}) == 2
     assert step(plans[1], "execute").config["arm"]["quarantine"] == "dropped"
+
+
+def test_how_a_training_run_goes_is_told_it_and_does_not_change_identity() -> None:
+    how = {"activation_checkpointing": True, "save_minutes": 5, "save_steps": 7, "spike_steps": 0}
+    how |= {"stall_timeout_s": 60, "tracker": "wandb"}
+    plans = [
+        planned(
+            config(trainee=Trainee(name="nano", training=Training(**some)), refiner=nano(training=Training(**some)))
+        )
+        for some in ({}, how, {"schedule_tokens": 800_000})
+    ]
+    for kind in ("adapt", "pretrain"):
+        first, second, third = (step(plan, kind) for plan in plans)
+        assert first.address == second.address != third.address
+        assert second.runtime["training"] == how
+        assert settings_of(second) == Training(**how)
+        assert settings_of(third).schedule_tokens == 800_000
 
 
 ARMS = {
@@ -221,6 +281,8 @@ def given(**changes: Any) -> dict[str, Any]:
         ({"refiner": nano(serve=Serve(stall_timeout_s=0))}, "refiner.serve.stall_timeout_s=0: must be 1 or more"),
         ({"refiner": nano(serve=Serve(restarts=-1))}, "refiner.serve.restarts=-1: must be 0 or more"),
         ({"refiner": nano(serve=Serve(mem_fraction=1.5))}, "refiner.serve.mem_fraction=1.5: must be between 0 and 1"),
+        ({"evaluation": Evaluation(name="e", array=0)}, "evaluation.array=0: must be 1 or more"),
+        ({"evaluation": Evaluation(name="e", batch_size=0)}, "evaluation.batch_size=0: must be 1 or more"),
         ({"cluster": Cluster(assignment="random")}, "cluster.assignment=random: unknown; one of leased, static"),
         ({"cluster": Cluster(lease_s=9)}, "cluster.lease_s=9: must be 10 or more"),
         ({"cluster": Cluster(successors=-1)}, "cluster.successors=-1: must be 0 or more"),
@@ -244,6 +306,84 @@ def test_settings_out_of_range_are_told(changes: dict[str, Any], told: str) -> N
     assert "\n" not in str(caught.value)
 
 
+CLASSIFIER = {**ARMS, "cheap": Arm(kind="classifier", like="strict")}
+
+
+def test_a_classifier_learns_from_the_gold_that_the_refiner_learnt_from() -> None:
+    plan = planned(config(arm=dict(reversed(CLASSIFIER.items()))))
+    learn, scores, arm = step(plan, "classifier"), step(plan, "classify"), step(plan, "execute", "cheap")
+    like = step(plan, "execute", "strict").address
+    assert learn.inputs == {"corpus": step(plan, "generate", "seed").address}
+    assert scores.inputs == {"corpus": step(plan, "generate", "web").address, "classifier": learn.address, "like": like}
+    assert arm.inputs == {"corpus": scores.inputs["corpus"], "scores": scores.address}
+    assert (learn.tasks, scores.tasks) == (1, step(plan, "refine").tasks)
+    order = [s.address for s in plan]
+    assert order.index(like) < order.index(scores.address) < order.index(arm.address)
+    roles = step(plan, "report").inputs
+    assert (roles["classifier/cheap"], roles["scores/cheap"]) == (learn.address, scores.address)
+
+
+def test_without_a_seed_corpus_a_classifier_learns_what_the_arm_it_is_like_keeps() -> None:
+    plan = planned(config(arm=CLASSIFIER, **given()))
+    corpus, like = step(plan, "generate").address, step(plan, "execute", "strict").address
+    assert step(plan, "classifier").inputs == {"corpus": corpus, "like": like}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"arm": {"c": Arm(kind="classifier")}}, "arm.c.like=prox_dc: that arm is not in the study"),
+        ({"arm": {**CLASSIFIER, "c": Arm(kind="classifier", like="raw")}}, "has no retention to match"),
+        ({"arm": {**CLASSIFIER, "c": Arm(kind="random", like="cheap")}}, "has no retention to match"),
+        ({"arm": {**CLASSIFIER, "c": Arm(kind="classifier", examples=99)}}, "arm.c.examples=99: must be 100 or more"),
+        (
+            {
+                "arm": {**CLASSIFIER, "c": Arm(kind="classifier", like="prox_c")},
+                "refiner": Refiner("r", False, "m", "m"),
+            },
+            "arm.c.like=prox_c: it keeps nearly all documents",
+        ),
+    ],
+)
+def test_what_a_classifier_cannot_learn_is_told(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        planned(config(**changes))
+
+
+def test_files_are_told_by_the_keys_of_their_section() -> None:
+    def missing(corpus: Corpus) -> dict[str, Any]:
+        raise UserError(f"corpus.path={corpus.path}: no such file, or go on without: corpus.allow_failed_blocks=1")
+
+    files = Corpus(name="s", kind="files", path="/data/corpus.x")
+    for changes, told in (
+        (
+            {"evaluation": Evaluation("e", "files", path="/data/corpus.x")},
+            "evaluation.path=/data/corpus.x: no such file",
+        ),
+        ({"refiner": nano(seed_corpus=files)}, "refiner.seed_corpus.path=/data/corpus.x: no such file, or go on"),
+    ):
+        with pytest.raises(UserError) as caught:
+            plan_study(config(**changes), missing, lambda described: 1)
+        assert str(caught.value).startswith(told)
+    assert "go on" not in str(caught.value) or "seed_corpus" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"corpus": Corpus(name="w", kind="generated", path="p")}, "corpus.path=p: with corpus.kind=generated no file"),
+        (
+            {"evaluation": Evaluation(name="e", path="p")},
+            "evaluation.path=p: with evaluation.kind=world no file is read",
+        ),
+        ({"trainee": Trainee(name="t", model="m")}, "set trainee.tokenizer=m"),
+    ],
+)
+def test_settings_that_would_be_passed_over_are_told(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        planned(config(**changes))
+
+
 def test_layouts_that_fit_their_models() -> None:
     only_doc = {"prox_d": ARMS["prox_d"]}
     for changes in (
@@ -252,3 +392,25 @@ def test_layouts_that_fit_their_models() -> None:
     ):  # fmt: skip
         value = config(**changes)
         assert step(planned(value), "refine").runtime["layout"] == value.refiner.layout
+
+
+def test_a_row_that_nobody_measured_cannot_be_charged() -> None:
+    given = config(
+        refiner=Refiner(name="xs", doc_model="xs", chunk_model="xs"),
+        trainee=Trainee(name="t", tokenizer="x"),
+        report=Report(charge=Charges(base_training=True)),
+    )
+    with pytest.raises(UserError, match=r"report\.charge\.base_training=true: .* set report\.base_tokens"):
+        planned(given)
+    given.report.base_tokens = 26.2e9
+    planned(given)
+    planned(config(report=Report(charge=Charges(annotation=True))))  # gold labels: they cost nothing
+    with pytest.raises(UserError, match=r"report\.prorate=half: unknown; one of none, run, pool"):
+        planned(config(report=Report(prorate="half")))
+
+
+def test_what_is_charged_does_not_change_what_is_computed() -> None:
+    other = config(report=Report(prorate="run", charge=Charges(sft=False)))
+    assert {s.address for s in planned(other) if s.kind != "report"} == {
+        s.address for s in planned(config()) if s.kind != "report"
+    }

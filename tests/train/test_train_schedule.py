@@ -44,6 +44,15 @@ def test_constant() -> None:
     assert rates(tokens=320, schedule="constant", warmup_steps=2, learning_rate=2e-3)[1:] == [2e-3] * 9
 
 
+def test_a_run_may_stop_before_its_schedule_s_end() -> None:
+    whole = {"warmup_steps": 10, "learning_rate": 1.0, "min_learning_rate": 0.1}
+    short = rates(tokens=32 * 60, schedule_tokens=32 * 100, **whole)
+    assert len(short) == 60
+    assert short == rates(tokens=32 * 100, **whole)[:60]
+    wsd = {"schedule": "wsd", "decay_steps": 20, **whole}
+    assert rates(tokens=32 * 90, schedule_tokens=32 * 100, **wsd) == rates(tokens=32 * 100, **wsd)[:90]
+
+
 def test_budget_in_steps() -> None:
     training = Training(**TLM, checkpoints=5, warmup_steps=500)
     check(training, 64)
@@ -66,6 +75,12 @@ def test_budget_in_steps() -> None:
         ({"min_learning_rate": 1.0}, 1, "min_learning_rate=1.0"),
         ({"checkpoints": 0}, 1, "checkpoints=0"),
         ({"schedule": "wsd", "min_learning_rate": 0.0}, 1, "must end above zero"),
+        ({"schedule_tokens": 399_999}, 1, "schedule_tokens=399999: .* before training.tokens=400000"),
+        ({"save_minutes": float("nan")}, 1, "save_minutes=nan"),
+        ({"save_steps": -1}, 1, "save_steps=-1"),
+        ({"stall_timeout_s": 0}, 1, "stall_timeout_s=0"),
+        ({"spike_steps": -1}, 1, "spike_steps=-1"),
+        ({"tracker": "mlflow"}, 1, "tracker=mlflow: unknown; one of none, tensorboard, wandb"),
     ],
 )
 def test_refused_settings(settings: dict[str, Any], ranks: int, message: str) -> None:

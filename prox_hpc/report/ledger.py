@@ -1,0 +1,338 @@
+"""The ledger of a study: every row that computes, in FLOPs and in hours, and what of it an arm is charged with.
+
+FLOPs by Kaplan's rule (training 6 N D, inference 2 N D, N without one embedding matrix, as the paper counts), beside it
+the exact count with attention and LM head where the shape is known (`prox_hpc.train.flops`). Hours are those of the
+steps (`prox_hpc.report.usage`); the rows of the refine step share its hours by their FLOPs. Rows are switched in and
+out by `report.charge`; what is charged is what one training run needs, so a row of several runs counts by its mean.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+from prox_hpc.report.collect import Run, Study, checkpoints, load_json
+from prox_hpc.report.matched import Account, Charge
+from prox_hpc.report.usage import Usage, total, used
+from prox_hpc.train.flops import inference_flops
+
+REFINING = ("annotation", "base_training", "sft", "doc_pass", "chunk_prefill", "chunk_decode")
+"""Rows that refined arms share; in the ledger's order, then those that every arm has for itself."""
+ROWS = (*REFINING, "filtering", "tokenising", "pretraining", "evaluation")
+SPREAD = ("doc_pass", "chunk_prefill", "chunk_decode", "filtering", "tokenising")
+"""What grows with the corpus, and so can be charged by how much of it is used (`report.prorate`)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the ledger.
+
+    row: of `ROWS`. stage: what exactly. flops: Kaplan; exact: with attention and LM head, None when the shape is
+    unknown. flops None: missing, or what the count needs was not recorded (`note` says which). unmeasured: it cost
+    something that nobody measured, so it is charged as nothing and said to be missing. arm: whose cost it is; None for
+    what refined arms share. runs: how many training runs the figures are the sum of. charged: switched in.
+    """
+
+    row: str
+    stage: str
+    flops: float | None
+    exact: float | None = None
+    tokens: float | None = None
+    parameters: int | None = None
+    arm: str | None = None
+    runs: int = 1
+    gpu_hours: float | None = None
+    cpu_hours: float | None = None
+    kwh: float | None = None
+    hours_from: str = ""
+    unmeasured: bool = False
+    charged: bool = False
+    note: str = ""
+
+    def over(self, usage: Usage | None) -> "Row":
+        """With the hours of the step that did it."""
+        if usage is None:
+            return self
+        return replace(
+            self, gpu_hours=usage.gpu_hours, cpu_hours=usage.cpu_hours, kwh=usage.kwh, hours_from=usage.source
+        )
+
+
+Amount = Callable[[Row], float | None]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All rows of a study, and the usage of its steps. why: the reason where accounting was not asked or had no answer.
+
+    hours: `gpu` or `cpu`, whichever the trainees ran on.
+    """
+
+    rows: list[Row]
+    usages: dict[str, Usage | None] = field(default_factory=dict)
+    why: str = ""
+    hours: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        gpu = any(row.gpu_hours for row in self.rows if row.row == "pretraining")
+        object.__setattr__(self, "hours", "gpu" if gpu else "cpu")
+
+    def amount(self, unit: str) -> Amount:
+        """How much of a unit (`flops`, `exact_flops`, `hours`) a row has; None when that is not known."""
+        if unit == "flops":
+            return lambda row: row.flops
+        if unit == "exact_flops":
+            return lambda row: row.exact if row.flops else row.flops
+        return lambda row: row.gpu_hours if self.hours == "gpu" else row.cpu_hours
+
+    def pretraining(self, arm: str) -> Row | None:
+        return next((row for row in self.rows if row.row == "pretraining" and row.arm == arm and row.flops), None)
+
+    def per_flop(self, arm: str, unit: str) -> float | None:
+        """Units of an arm's training runs per training FLOP; None when unknown."""
+        row = self.pretraining(arm)
+        amount = self.amount(unit)(row) if row else None
+        return amount / row.flops if row and row.flops and amount else None
+
+
+def charged_to(rows: Iterable[Row], name: str, arm: Mapping[str, Any]) -> list[Row]:
+    """The rows an arm is charged with. arm: its configuration (kind, doc, chunk)."""
+
+    def concerns(row: Row) -> bool:
+        if row.arm is not None:
+            return row.arm == name
+        uses = {"doc_pass": arm.get("doc"), "chunk_prefill": arm.get("chunk"), "chunk_decode": arm.get("chunk")}
+        return arm["kind"] == "refined" and bool(uses.get(row.row, True))
+
+    return [row for row in rows if row.charged and concerns(row)]
+
+
+def charge(rows: Iterable[Row], amount: Amount, over: float | None = None) -> Charge | None:
+    """The sum of rows beside pre-training, for one run; None when one has no figure. over: see `Charge`."""
+    fixed = spread = 0.0
+    for row in rows:
+        if row.row == "pretraining" or row.unmeasured:
+            continue
+        value = amount(row)
+        if value is None:
+            return None
+        fixed, spread = (fixed, spread + value) if row.row in SPREAD else (fixed + value / row.runs, spread)
+    return Charge(fixed, spread, over)
+
+
+def accounts(study: Study, ledger: Ledger, base: str, arm: str) -> dict[str, Account]:
+    """Per unit of compute how (base, arm) are charged; units whose training cost is not known are left out."""
+    found = {}
+    for unit in ("flops", "exact_flops", "hours"):
+        rates = [1.0 if unit == "flops" else ledger.per_flop(name, unit) for name in (base, arm)]
+        charges = [arm_charge(study, ledger, name, unit) for name in (base, arm)]
+        if rates[0] is None or rates[1] is None:
+            continue
+        known = (charges[0], charges[1]) if charges[0] is not None and charges[1] is not None else None
+        found[unit] = Account((rates[0], rates[1]), known if study.settings.charge.pretraining else None)
+    return found
+
+
+def arm_charge(study: Study, ledger: Ledger, name: str, unit: str) -> Charge | None:
+    """What an arm is charged with beside pre-training, as `report.prorate` says; None when not known."""
+    rows = charged_to(ledger.rows, name, study.config["arm"][name])
+    return charge(rows, ledger.amount(unit), _due_over(study, ledger, name, unit))
+
+
+def _due_over(study: Study, ledger: Ledger, name: str, unit: str) -> float | None:
+    """Training (in the unit) over which what grows with the corpus falls due: a run, or one pass over the pool."""
+    row = ledger.pretraining(name)
+    amount = ledger.amount(unit)(row) if row else None
+    if study.settings.prorate == "none" or row is None or amount is None:
+        return None
+    run = amount / row.runs
+    if study.settings.prorate == "run":
+        return run
+    epochs = [
+        about["epochs"] for seed in study.config["seeds"] if (about := training(study, f"pretrain/{name}/seed{seed}"))
+    ]
+    return run / fmean(epochs)
+
+
+def build_ledger(study: Study, runs: list[Run]) -> Ledger:
+    """All rows, each with its figures or with a note why it has none."""
+    usages, why = used(study)
+
+    def usage(*roles: str) -> Usage | None:
+        return total([usages.get(study.roles[role]) for role in roles if role in study.roles])
+
+    rows = []
+    if "refine" in study.roles:
+        rows += [row.over(usage(*roles)) for row, roles in refiner_rows(study)]
+        rows += _sharing(pass_rows(study), usage("refine"))
+        rows += [row.over(usage("pilot")) for row in pilot_rows(study)]
+    for arm in study.arms():
+        if f"arm/{arm}" in study.roles:
+            kind = study.config["arm"][arm]["kind"]
+            what = {"rule": "rule filter", "classifier": "classifier"}.get(kind, "executing programs")
+            hours = usage(f"arm/{arm}", f"classifier/{arm}", f"scores/{arm}")
+            rows.append(Row("filtering", what, 0.0, arm=arm).over(hours))
+        rows.append(Row("tokenising", "tokenising", 0.0, arm=arm).over(usage(f"tokens/{arm}")))
+    for arm in study.arms():
+        roles = [f"pretrain/{arm}/seed{seed}" for seed in study.config["seeds"]]
+        trained = {role: about for role in roles if (about := training(study, role))}
+        row = training_row("pretraining", "pre-training", list(trained.values()), len(roles), arm)
+        rows.append(row.over(usage(*trained)))
+    for arm in study.arms():
+        own = [run for run in runs if run.arm == arm]
+        rows.append(evaluation_row(study, own).over(usage(*(_evaluation(run) for run in own if run.evaluate))))
+    switches = study.settings.charge
+    ordered = sorted(rows, key=lambda row: ROWS.index(row.row))
+    return Ledger([replace(row, charged=getattr(switches, row.row)) for row in ordered], usages, why)
+
+
+def training(study: Study, role: str) -> dict[str, Any]:
+    """What a training run (roles `adapt`, `pretrain/...`) recorded of itself; {} when missing."""
+    folder = study.artifact(role)
+    path = folder / ("refiner.json" if role == "adapt" else "run.json") if folder else None
+    if path is None or not path.exists():
+        return {}
+    about: dict[str, Any] = load_json(path)
+    return about.get("training", about)
+
+
+def training_row(row: str, stage: str, runs: list[dict[str, Any]], planned: int, arm: str | None) -> Row:
+    """6 N D of these runs together."""
+    if not runs:
+        return Row(row, stage, None, arm=arm, note="not trained yet")
+    return Row(
+        row,
+        stage,
+        sum(run["flops"] for run in runs),
+        exact=sum(run["exact_flops"] for run in runs),
+        tokens=sum(run["tokens"] for run in runs),
+        parameters=runs[0]["parameters"]["minus_one_embedding"],
+        arm=arm,
+        runs=len(runs),
+        note=f"{len(runs)} of {planned} runs" if planned > 1 else "",
+    )
+
+
+def refiner_rows(study: Study) -> list[tuple[Row, tuple[str, ...]]]:
+    """Labels, base and SFT of the refiner, each with the roles of the steps that made it here."""
+    settings = study.settings
+    sizes = [model["parameters"] for stage in ("doc", "chunk") if (model := refiner_model(study, stage))]
+    size = max(sizes, default=None)  # doc and chunk refiner are made from one base
+    made = study.config["refiner"]["train"]
+
+    def given(row: str, stage: str, key: str, flops: float | None, tokens: float | None, here: str) -> Row:
+        if flops is not None:
+            return Row(row, stage, flops, tokens=tokens, parameters=size, note=f"as report.{key} says")
+        if made:
+            return Row(row, stage, 0.0, gpu_hours=0.0, cpu_hours=0.0, note=here)
+        return Row(row, stage, None, unmeasured=True, note=f"made elsewhere; report.{key} would fill it in")
+
+    def six(tokens: float | None) -> float | None:
+        return 6.0 * size * tokens if size and tokens is not None else None
+
+    labels, base, tuned = settings.annotation_flops, settings.base_tokens, settings.sft_tokens
+    if made:
+        about = training(study, "adapt")
+        sft = training_row("sft", "SFT of the refiner", [about] if about else [], 1, None)
+    else:
+        sft = given("sft", "SFT of the refiner", "sft_tokens", six(tuned), tuned, "")
+    from_gold, from_scratch = "gold labels: there is no annotator", "from scratch: there is no base model"
+    return [
+        (given("annotation", "seed annotation", "annotation_flops", labels, None, from_gold), ("labels",)),
+        (given("base_training", "base of the refiner", "base_tokens", six(base), base, from_scratch), ()),
+        (sft, ("adapt",)),
+    ]
+
+
+def pilot_rows(study: Study) -> list[Row]:
+    """The doc pass over the pilot sample that set the threshold."""
+    pilot = study.summary("pilot")
+    if not pilot:
+        return []
+    tokens, scored = pilot["tokens"]["doc_prefill"], pilot["documents"]["scored"]
+    return [pass_row(study, "doc_pass", "doc pass, pilot", "doc", tokens, 0, scored)]
+
+
+def pass_rows(study: Study) -> list[Row]:
+    """Doc pass and chunk pass, prefill and decode, from the refine step's token counts."""
+    summary = study.summary("refine")
+    if not summary:
+        stages = (("doc_pass", "doc pass"), ("chunk_prefill", "chunk pass"))
+        return [Row(row, stage, None, note="not refined yet") for row, stage in stages]
+    tokens, statuses = summary["tokens"], summary["programs"]
+    asked = statuses["doc"].get("ok", 0)
+    programmed = sum(n for status, n in statuses["chunk"].items() if status not in ("oversized", "no_program"))
+    rows = []
+    for stage, requests, keys in (
+        ("doc", asked, ("doc_pass", "doc_pass")),
+        ("chunk", programmed, ("chunk_prefill", "chunk_decode")),
+    ):
+        prefill, decode = tokens[f"{stage}_prefill"], tokens[f"{stage}_decode"]
+        if prefill:
+            rows.append(pass_row(study, keys[0], f"{stage} pass, prefill", stage, prefill, 0, requests))
+        if decode:
+            rows.append(pass_row(study, keys[1], f"{stage} pass, decode", stage, prefill, decode, requests))
+    return rows
+
+
+def pass_row(study: Study, row: str, name: str, stage: str, prefill: float, decode: float, requests: float) -> Row:
+    """The reading of `prefill` tokens, or, with `decode`, the writing alone: what both cost less the reading."""
+    model, count = refiner_model(study, stage), decode or prefill
+    if model is None:
+        return Row(row, name, None, tokens=count, note="the refiner's size is unknown; set refiner.parameters")
+    reading = inference_flops(prefill=prefill, requests=requests, **model)
+    kaplan, exact = reading.kaplan, reading.exact
+    if decode:
+        both = inference_flops(prefill=prefill, decode=decode, requests=requests, **model)
+        kaplan, exact = both.kaplan - kaplan, both.exact - exact
+    known = "layers" in model
+    return Row(row, name, kaplan, exact=exact if known else None, tokens=count, parameters=model["parameters"])
+
+
+def _sharing(rows: list[Row], usage: Usage | None) -> list[Row]:
+    """The hours of one step shared out among its rows, by FLOPs or, where these are unknown, by tokens."""
+    weights = [row.flops if all(r.flops for r in rows) else row.tokens for row in rows]
+    whole = sum(weight or 0 for weight in weights)
+    if usage is None or not whole:
+        return rows
+    shared = [row.over(usage.share((weight or 0) / whole)) for row, weight in zip(rows, weights, strict=True)]
+    return [replace(row, hours_from=f"{row.hours_from}, by FLOPs") for row in shared] if len(rows) > 1 else shared
+
+
+def refiner_model(study: Study, stage: str) -> dict[str, Any] | None:
+    """Arguments of `inference_flops` for the model of a stage: its size, and its shape when it was made here."""
+    made = training(study, "adapt")
+    if made:
+        shape = study.config["refiner"]["shape"]
+        return {
+            "parameters": made["parameters"]["minus_one_embedding"],
+            "layers": shape["num_hidden_layers"],
+            "hidden": shape["hidden_size"],
+            "head": shape["vocab_size"] * shape["hidden_size"],
+            "tied": shape["tie_word_embeddings"],
+        }
+    recorded = study.summary("refine").get("parameters", {}).get(stage) or {}
+    size = (
+        study.config["refiner"].get("parameters")
+        or recorded.get("minus_one_embedding")
+        or recorded.get("non_embedding")
+    )
+    return {"parameters": size} if size else None
+
+
+def evaluation_row(study: Study, runs: list[Run]) -> Row:
+    """2 N per token sent through an arm's trainees while scoring them."""
+    flops, tokens, scored = 0.0, 0, 0
+    for run in runs:
+        about = training(study, f"pretrain/{run.arm}/seed{run.seed}")
+        if not run.evaluate or not about:
+            continue
+        count = sum(entry["forward_tokens"] for entry in checkpoints(run))
+        flops += 2 * about["parameters"]["minus_one_embedding"] * count
+        tokens, scored = tokens + count, scored + 1
+    row = Row("evaluation", "evaluation", flops if scored else None, tokens=tokens or None, runs=max(1, scored))
+    return replace(row, arm=runs[0].arm if runs else None, note=f"{scored} of {len(runs)} runs")
+
+
+def _evaluation(run: Run) -> str:
+    return f"evaluate/{run.arm}/seed{run.seed}"
