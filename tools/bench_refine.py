@@ -101,7 +101,7 @@ class Bench:
         store = self.options.work / "stores" / f"{self.runs:03d}-{stages}"
         shutil.rmtree(store, ignore_errors=True)
         ran = run_step(step, store, self.options.profile)
-        self._say(f"refine step, {stages}: {ran.summary['documents']['in'] / ran.seconds:.1f} documents/s")
+        self._say(f"refine step, {stages}: {ran.summary['documents']['in'] / ran.seconds:.3f} documents/s")
         if check:
             self._check(ran, stages)
         return ran
@@ -231,7 +231,7 @@ def _datatrove(bench: Bench, python: Path, job: str, generations: int | None, st
         **limits,
     )
     found = peers.datatrove(python, spec, bench.settings, log)
-    bench._say(f"datatrove {job} {generations or 'default'}: {found['documents'] / found['seconds']:.1f} documents/s")
+    bench._say(f"datatrove {job} {generations or 'default'}: {found['documents'] / found['seconds']:.3f} documents/s")
     return found
 
 
