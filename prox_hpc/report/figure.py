@@ -9,8 +9,8 @@ from typing import Any
 
 WIDTH, HEIGHT = 440, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 44
-DASHES = ("", "7 4", "2 3", "9 3 2 3", "", "4 4", "1 4")
-COLOURS = 7  # arms beyond the seventh start over
+DASHES = ("", "7 4", "2 3", "9 3 2 3", "", "4 4", "1 4", "12 3", "6 2 1 2", "3 6")
+COLOURS = 10  # as many as the arms of Table 2 with those it lacks; further ones start over
 
 
 def plot(metric: dict[str, Any], arms: list[str], shifted: str | None = None, unit: str = "FLOPs") -> str:
