@@ -55,11 +55,13 @@ class Classifier:
         return found
 
     def save(self, path: Path) -> None:
+        """As arrays, without pickle."""
         with path.open("wb") as file:
             np.savez_compressed(file, weights=self.weights, intercept=self.intercept)
 
     @staticmethod
     def load(artifact: Path) -> "Classifier":
+        """That of a classifier step's artifact."""
         with np.load(artifact / MODEL, allow_pickle=False) as arrays:
             return Classifier(arrays["weights"], float(arrays["intercept"]))
 

@@ -22,7 +22,9 @@ FETCH = "python -m prox_hpc.evaluate fetch"
 
 @dataclass(frozen=True)
 class Split:
-    """file: relative to the folder. rows: in it; of: of the whole split. digest: of the rows' content."""
+    """file: relative to the folder. rows: in it; of: of the whole split. bytes: of the file. digest: of the
+    rows' content.
+    """
 
     file: str
     rows: int
@@ -58,6 +60,7 @@ def read(folder: Path) -> dict[str, Prepared]:
 
 
 def write(folder: Path, tasks: Mapping[str, Prepared]) -> None:
+    """Replace the manifest: what is prepared, by task."""
     replace_json(folder / "manifest.json", {"tasks": {name: asdict(said) for name, said in sorted(tasks.items())}})
 
 

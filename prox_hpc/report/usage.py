@@ -106,6 +106,7 @@ def _joules(text: str) -> float | None:
 
 
 def of_allocations(allocations: Iterable[Allocation]) -> Usage:
+    """What they held while they ran; those that never began count for nothing."""
     rows = [row for row in allocations if row.seconds]
     energy = [row.joules for row in rows if row.joules is not None]
     return Usage(
