@@ -203,8 +203,9 @@ class Serve:
     """Requests sent together in one HTTP call: 8 a call gave 12,600 scores a second, 1 a call 3,600."""
     chunked_prefill_tokens: Optional[int] = None
     """Tokens of a prefill batch; null: SGLang's own choice."""
-    radix_cache: bool = False
-    """Keep prefixes for later requests; refiner prompts share only a few tokens, so it is bookkeeping without gain."""
+    radix_cache: Optional[bool] = None
+    """Keep prefixes for later requests; null: only for a prompt (`page`) whose chunk stage goes on from what the doc
+    stage has read, since otherwise prompts share a few tokens only and it is bookkeeping without gain."""
     quantization: Optional[str] = None
     """E.g. `fp8`; check the programs' quality first."""
     max_total_tokens: Optional[int] = None
@@ -267,7 +268,8 @@ class Refiner:
     """Folder or hub name."""
     chunk_model: Optional[str] = None
     prompt: str = "tags"
-    """Prompt template: `tags` (ours) or `llama2` (the released ProX refiners)."""
+    """Prompt template: `tags` (ours), `page` (ours, a page is read once for both stages) or `llama2` (the released ProX
+    refiners)."""
     doc_answers: list[str] = field(default_factory=lambda: ["keep_doc()", "drop_doc()"])
     """The two answers whose first differing token is scored: keep, drop."""
     profile: str = "v1"
@@ -338,7 +340,7 @@ class Trainee:
     model: Optional[str] = None
     """Hub name or folder to continue pre-training from; null: from scratch with `shape`."""
     tokenizer: Optional[str] = None
-    """Hub name or folder; null: the study's own small tokenizer."""
+    """Hub name or folder; null: the study's own small tokenizer, which it makes along with its own refiner."""
     shape: Shape = field(default_factory=Shape)
     training: Training = field(default_factory=Training)
 
@@ -363,6 +365,8 @@ class Evaluation:
     """The one of `tasks` whose score is compared against compute (accuracy up is better, bits per byte down)."""
     array: Optional[int] = None
     """Tasks that share the checkpoints of a run; null: one for each checkpoint on Slurm, one for all on one machine."""
+    while_training: bool = True
+    """Evaluate a checkpoint as soon as it is exported, where there is room; false: when training is over."""
     path: Optional[str] = None
     """files: as corpus.path."""
     text_column: str = "text"

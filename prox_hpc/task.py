@@ -29,12 +29,12 @@ REVISION = {
     "adapt": 1,
     "pilot": 1,
     "refine": 3,
-    "execute": 3,
+    "execute": 4,
     "filter": 1,
     "classifier": 1,
     "classify": 1,
     "score": 1,
-    "tokenize": 2,
+    "tokenize": 3,
     "pretrain": 2,
     "evaluate": 2,
     "report": 1,
@@ -123,10 +123,14 @@ class Task:
         """The step's state folder: logs, task status, what is not a product."""
         return self.store / "steps" / self.step.address
 
+    def is_published(self, role: str) -> bool:
+        """Whether the artifact read in `role` is sealed."""
+        return (self.store / "artifacts" / self.step.inputs[role] / "artifact.json").exists()
+
     def input(self, role: str) -> Path:
         """Directory of the published artifact read in `role`; FileNotFoundError when it is not published."""
         path = self.store / "artifacts" / self.step.inputs[role]
-        if not (path / "artifact.json").exists():
+        if not self.is_published(role):
             raise FileNotFoundError(f"{path}: the step's input '{role}' is not published; run its step first")
         return path
 

@@ -17,20 +17,18 @@ from tests.conftest import Command
 OPTIONS = sorted(
     (path.parent.name, path.stem) for path in Path(conf_dir()).glob("*/*.yaml") if path.parent.name != "hydra"
 )
+GIVEN = ["refiner.doc_model=d", "refiner.chunk_model=c", "trainee.tokenizer=t"]
 NEEDED = {
-    ("refiner", "xs"): ["refiner.doc_model=d", "refiner.chunk_model=c"],
-    ("refiner", "s"): ["refiner.doc_model=d", "refiner.chunk_model=c"],
-    ("refiner", "m"): ["refiner.doc_model=d", "refiner.chunk_model=c"],
-    ("trainee", "tlm_xs"): ["trainee.tokenizer=t"],
-    ("trainee", "tlm_s"): ["trainee.tokenizer=t"],
-    ("trainee", "tlm_m"): ["trainee.tokenizer=t"],
+    **{("refiner", name): GIVEN for name in ("xs", "s", "m")},
+    **{("refiner", name): ["trainee.tokenizer=t"] for name in ("prox_web", "prox_math")},
+    **{("trainee", name): ["trainee.tokenizer=t"] for name in ("tlm_xs", "tlm_s", "tlm_m")},
     **{
         ("corpus", name): ["corpus.path=p", "arm=[raw,prox_dc]"]
         for name in ("files", "redpajama_v2", "c4", "fineweb", "fineweb_edu", "dclm", "openwebmath")
     },
     ("evaluation", "files"): ["evaluation.path=p"],
-    ("experiment", "refiner_size"): ["corpus.path=p", "refiner.doc_model=d", "refiner.chunk_model=c"],
-    **{("experiment", name): ["corpus.path=p"] for name in ("table2_rules", "corpora", "flops")},
+    ("experiment", "refiner_size"): ["corpus.path=p", *GIVEN],
+    **{("experiment", name): ["corpus.path=p", "trainee.tokenizer=t"] for name in ("table2_rules", "corpora", "flops")},
     ("experiment", "math_cpt"): ["corpus.path=p", "evaluation.path=p"],
     ("experiment", "real_pages"): ["corpus.path=p", "evaluation.path=p"],
 }

@@ -104,7 +104,8 @@ def test_a_model_folder_without_tokenizer(launch: Command, tmp_path: Path) -> No
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
-    told = refused(launch, tmp_path, "refiner=xs", f"refiner.doc_model={model}", f"refiner.chunk_model={model}")
+    given = (f"refiner.doc_model={model}", f"refiner.chunk_model={model}", "trainee.tokenizer=t")
+    told = refused(launch, tmp_path, "refiner=xs", *given)
     assert str(model) in told
     assert "tokenizer" in told
 

@@ -9,7 +9,9 @@ without changing its answers, so that the server is the limit. Parts:
 
 engine      The refine step against a bare `sglang.Engine` fed the same token ids at once; doc, chunk, both stages.
 datatrove   The refine step against datatrove's InferenceRunner with its SGLang server: the same token work (doc stage,
-            one new token), and the whole refining job; default settings and the best found.
+            one new token), and the whole refining job; default settings and the best found. With `--prompt page` and a
+            refiner trained for it, `--peer-model` is one trained for the two prompts that ProX has, `tags`: the peer
+            then does the whole job with either, on documents about which both refiners say the same.
 ablations   The whole job by a plain client, with one of the engine's savings switched off at a time.
 score       Scoring a document against generating its answer, and against ProX's released way, by document length.
 host        The refine step with a server that answers at once: documents of 4 kB (from `--pages`), a
@@ -55,8 +57,11 @@ from bench_refine_work import (
 
 from prox_hpc.config import Serve
 from prox_hpc.refine import tokens
+from prox_hpc.serve.prompt import TEMPLATES, template
 
 STAGES = ("doc", "chunk", "both")
+TWO_PROMPTS = "tags"
+"""The prompt whose stages share nothing, as in ProX."""
 GENERATIONS = (16, 32, 64, 128)
 """Concurrency tried for datatrove's best settings."""
 HOST_LIMITS = Limits("llama2", max_doc_tokens=2000, max_chunk_tokens=1500, max_new_tokens=256)
@@ -79,6 +84,7 @@ class Bench:
     corpus: Path
     source: dict[str, Any]
     work: Work
+    peer_model: Path | None = None
     runs: int = 0
 
     @property
@@ -131,7 +137,7 @@ class Bench:
 def described(bench: Bench, runs: Sequence[Ran]) -> dict[str, Any]:
     """What several runs of the refine step came to."""
     documents, seconds = runs[0].summary["documents"]["in"], [ran.seconds for ran in runs]
-    sums = [sum(ran.summary["tokens"].values()) for ran in runs]
+    sums = [sum(n for kind, n in ran.summary["tokens"].items() if kind != "chunk_cached") for ran in runs]
     cpu = {kind: [ran.cpu[kind] for ran in runs] for kind in runs[0].cpu}
     rates = [n / s for n, s in zip(sums, seconds, strict=True)]
     return {
@@ -194,7 +200,7 @@ def part_datatrove(bench: Bench) -> dict[str, Any]:
     run = partial(_datatrove, bench, python)
     best = _best_generations(bench, run)
     result: dict[str, Any] = {"best_max_concurrent_generations": best}
-    for job in ("doc", "both"):
+    for job in bench.options.jobs:
         sides: dict[str, Callable[[], Any]] = {
             "ours": partial(bench.ours, job),
             "default": partial(run, job, None),
@@ -202,6 +208,12 @@ def part_datatrove(bench: Bench) -> dict[str, Any]:
         }
         if job == "both":
             sides["best, doc answers not stopped"] = partial(run, job, best["chosen"], stops=False)
+            if bench.peer_model is not None:
+                sides["default, two prompts"] = partial(run, job, None, two_prompts=True)
+                sides["best, two prompts"] = partial(run, job, best["chosen"], two_prompts=True)
+                sides["best, two prompts, not stopped"] = partial(
+                    run, job, best["chosen"], stops=False, two_prompts=True
+                )
         found = alternating(sides, bench.options.rounds)
         ours: list[Ran] = found.pop("ours")
         own = [ran.seconds for ran in ours]
@@ -213,25 +225,34 @@ def part_datatrove(bench: Bench) -> dict[str, Any]:
     return result
 
 
-def _datatrove(bench: Bench, python: Path, job: str, generations: int | None, stops: bool = True) -> dict[str, Any]:
-    """One datatrove run. generations None: its defaults and, as its documentation shows, with checkpoints."""
+def _datatrove(
+    bench: Bench, python: Path, job: str, generations: int | None, stops: bool = True, two_prompts: bool = False
+) -> dict[str, Any]:
+    """One datatrove run. generations None: its defaults and, as its documentation shows, with checkpoints.
+
+    two_prompts: by the peer's own refiner, whose two prompts share nothing, so without a prefix cache when tuned.
+    """
     log = bench.log(f"datatrove-{job}-{generations}")
     limits = {k: v for k, v in asdict(bench.limits).items() if k != "max_doc_tokens"}
+    serve = bench.settings
+    if two_prompts:
+        limits["prompt"], serve = TWO_PROMPTS, replace(serve, radix_cache=False)
     spec = Spec(
         job=job,
-        model=str(bench.model),
+        model=str(bench.peer_model if two_prompts else bench.model),
         context=tokens.load(str(bench.model)).context,
         corpus=str(bench.corpus),
         output=str(log.with_suffix("")),
         documents=len(bench.work.requests),
         generations=generations,
-        server=peers.server_flags(bench.model, bench.settings, tuned=generations is not None),
+        server=peers.server_flags(bench.model, serve, tuned=generations is not None),
         stops=stops,
         checkpoints=generations is None,
         **limits,
     )
-    found = peers.datatrove(python, spec, bench.settings, log)
-    bench._say(f"datatrove {job} {generations or 'default'}: {found['documents'] / found['seconds']:.3f} documents/s")
+    found = peers.datatrove(python, spec, serve, log)
+    told = f"{job} {generations or 'default'}{'' if stops else ' not stopped'}{' two prompts' if two_prompts else ''}"
+    bench._say(f"datatrove {told}: {found['documents'] / found['seconds']:.3f} documents/s")
     return found
 
 
@@ -304,19 +325,26 @@ def served(options: argparse.Namespace) -> Bench:
     if options.model is None:
         raise SystemExit("--model: give a trained refiner, e.g. the quickstart's OUTPUT/store/artifacts/adapt/*/model")
     model = grow(options.model.resolve(), SIZES[options.size], options.work / "models")
-    limits = Limits()
+    limits = Limits(options.prompt, max_chunk_tokens=options.max_chunk_tokens)
     loaded = tokens.load(str(model))
     limits = replace(limits, max_doc_tokens=min(limits.max_doc_tokens, loaded.context - 64))
     serve: dict[str, Any] = {"device": options.device, "requests_in_flight": options.in_flight}
     on_cpu = {"dtype": "float32", "max_total_tokens": 40960}
+    serve |= {"radix_cache": template(options.prompt).one_reading}
     serve |= (on_cpu if options.device == "cpu" else {"mem_fraction": 0.8}) | options.serve
     texts = fitting(page_texts(options.pages) if options.pages else generated_texts(), loaded, limits)
-    texts = with_verdicts(texts, options.model, limits, options.kept)
-    name = [options.model.resolve().parent.name, options.documents, options.block, options.kept, limits.max_doc_tokens]
+    judges = [(options.model.resolve(), limits)]
+    peer_model = None
+    if options.peer_model is not None:
+        judges.append((options.peer_model.resolve(), replace(limits, prompt=TWO_PROMPTS)))
+        peer_model = grow(options.peer_model.resolve(), SIZES[options.size], options.work / "models")
+    texts = with_verdicts(texts, judges, options.kept)
+    name = [*(model.parent.name for model, _ in judges), options.prompt]
+    name += [options.documents, options.block, options.kept, limits.max_doc_tokens]
     corpus = options.work / "-".join(map(str, ["corpus", *name, *([options.pages.stem] if options.pages else [])]))
     source = write_corpus(corpus, texts, options.documents, options.block)
     work = make_work(loaded, limits, read_corpus(corpus))
-    return Bench(options, model, limits, serve, corpus, source, work)
+    return Bench(options, model, limits, serve, corpus, source, work, peer_model)
 
 
 def echoed(options: argparse.Namespace) -> Bench:
@@ -340,6 +368,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=["engine", "datatrove", "ablations", "score"])
     parser.add_argument("--model", type=Path, help="folder of a trained refiner")
+    parser.add_argument("--prompt", choices=TEMPLATES, default="tags", help="for which it was trained")
+    parser.add_argument("--peer-model", type=Path, help=f"datatrove: a refiner trained for --prompt {TWO_PROMPTS}")
+    parser.add_argument("--max-chunk-tokens", type=int, default=Limits.max_chunk_tokens)
     parser.add_argument("--size", choices=SIZES, default="30m", help="to which it is grown")
     parser.add_argument("--documents", type=int, default=400)
     parser.add_argument("--block", type=int, default=200, help="documents per block")
@@ -347,6 +378,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pages", type=Path, help="JSON lines with `lines`, perhaps .zst (default: the generated web)")
     parser.add_argument("--in-flight", type=int, default=32, help="requests in flight and running on every side")
+    parser.add_argument("--jobs", nargs="+", choices=("doc", "both"), default=["doc", "both"], help="datatrove: which")
     parser.add_argument("--generations", type=int, nargs="+", default=GENERATIONS, help="tried for datatrove")
     parser.add_argument("--per-length", type=int, default=48, help="score: documents of each length")
     parser.add_argument("--host-documents", type=int, default=10_000)

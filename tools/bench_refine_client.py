@@ -85,7 +85,11 @@ class Plain:
         async with self.slots, self.session.post("/generate", json={"input_ids": list(ids), **body}) as response:
             response.raise_for_status()
             answer: dict[str, Any] = await response.json()
-        for kind, key in (("prefill", "prompt_tokens"), ("decode", "completion_tokens")):
+        for kind, key in (
+            ("prefill", "prompt_tokens"),
+            ("cached", "cached_tokens"),
+            ("decode", "completion_tokens"),
+        ):
             name = f"{stage}_{kind}"
             self.tokens[name] = self.tokens.get(name, 0) + answer["meta_info"][key]
         return answer

@@ -1,7 +1,8 @@
 """One refine step run as a cluster would run it (`python -m prox_hpc.worker STEP.json 0`) and watched from outside.
 
-Time counts from the first ready server to the last published block, so loading Python, weights and kernels is left out
-and reading, tokenising, asking, executing, writing and publishing are in. Processor time is sampled from /proc apart
+Time counts from when the task has found its servers ready (its telemetry's beginning; the peers' time begins there as
+well) to the last published block, so loading Python, weights and kernels is left out and reading, tokenising, asking,
+executing, writing and publishing are in. Processor time is sampled from /proc apart
 for the task's own processes and for its servers'; a sample of the tree takes about a millisecond, four times a second.
 """
 
@@ -24,10 +25,7 @@ from bench_refine_profile import summed
 from prox_hpc.publish import replace_json
 from prox_hpc.task import Step, Task
 
-READY = "ready to roll"
-"""What SGLang writes to its log when it takes requests."""
-ECHO = "echo_server"
-SERVERS = ("sglang", ECHO)
+SERVERS = ("sglang", "echo_server")
 SAMPLED_S = 0.25
 PROFILER = Path(__file__).with_name("bench_refine_profile.py")
 
@@ -42,7 +40,7 @@ class Ran:
     peak_mb: dict[str, float]
     summary: dict[str, Any]
     out: Path
-    telemetry: list[Any] = field(default_factory=list)
+    telemetry: list[dict[str, Any]] = field(default_factory=list)
     profile: dict[str, Any] | None = None
 
 
@@ -78,19 +76,6 @@ class _Watch:
             total[kind] = total.get(kind, 0.0) + seconds
         self.samples.append((time.time(), total))
         self.peak = {kind: max(memory.get(kind, 0.0), self.peak.get(kind, 0.0)) for kind in {*memory, *self.peak}}
-
-    def echo_listens(self) -> bool:
-        """Whether an echo server takes connections; it has no start-up to speak of and logs nothing."""
-        import psutil
-
-        try:
-            members = psutil.Process(self.pid).children(recursive=True)
-            return any(
-                ECHO in " ".join(member.cmdline()) and any(c.status == "LISTEN" for c in member.net_connections("tcp"))
-                for member in members
-            )
-        except psutil.Error:
-            return False
 
     def _kind(self, member: Any, kinds: dict[int, str]) -> str:
         parent = kinds.get(member.ppid(), "task")
@@ -137,15 +122,15 @@ def run_step(step: Step, store: Path, profile: bool = False) -> Ran:
         process = subprocess.Popen([*command, str(step_file), "0"], stdout=output, stderr=subprocess.STDOUT)
         watch = _Watch(process.pid)
         try:
-            ready = _follow(process, task, watch)
+            _follow(process, watch)
         finally:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
     if process.returncode:
         raise RuntimeError(f"the refine step failed; see {log}:\n" + "\n".join(_tail(log)))
-    if ready is None:
-        raise RuntimeError(f"{task.state}: no server's log says that it is {READY}")
+    telemetry = _telemetry(task)
+    ready = min(line["time"] - line["seconds"] for line in telemetry)
     end = max(path.stat().st_mtime_ns for path in (task.out / "blocks").glob("*.json")) / 1e9
     summary = json.loads((task.out / "artifact.json").read_text())["summary"]
     peak = {kind: round(value, 1) for kind, value in watch.peak.items()}
@@ -156,31 +141,22 @@ def run_step(step: Step, store: Path, profile: bool = False) -> Ran:
         peak,
         summary,
         task.out,
-        _telemetry(task),
+        telemetry,
         summed(samples, ready, end) if profile else None,
     )
 
 
-def _follow(process: subprocess.Popen[bytes], task: Task, watch: _Watch) -> float | None:
-    """Watch the process to its end; -> when its first server was ready."""
-    ready: float | None = None
+def _follow(process: subprocess.Popen[bytes], watch: _Watch) -> None:
+    """Watch the process to its end."""
     while process.poll() is None:
-        if ready is None and (_is_ready(task) or watch.echo_listens()):
-            ready = time.time()
-        if not watch.samples or time.time() - watch.samples[-1][0] >= SAMPLED_S:
-            watch.sample()
-        time.sleep(0.02 if ready is None else SAMPLED_S)
-    return ready
+        watch.sample()
+        time.sleep(SAMPLED_S)
 
 
-def _is_ready(task: Task) -> bool:
-    return any(READY in log.read_text(errors="replace") for log in task.state.rglob("*.log"))
-
-
-def _telemetry(task: Task) -> list[Any]:
-    """The last line of every file of JSON lines that the task left in its state folder."""
-    files = [*task.state.rglob("*.jsonl"), *task.out.rglob("*.jsonl")]
-    return [json.loads(lines[-1]) for file in sorted(files) if (lines := file.read_text().splitlines())]
+def _telemetry(task: Task) -> list[dict[str, Any]]:
+    """The last line of every file of the task's telemetry."""
+    files = sorted((task.state / "telemetry").glob("*.jsonl"))
+    return [json.loads(lines[-1]) for file in files if (lines := file.read_text().splitlines())]
 
 
 def _tail(log: Path) -> list[str]:

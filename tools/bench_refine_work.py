@@ -12,7 +12,7 @@ get what the engine should send; the engine's own token counts must agree (`Work
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import count, islice
 from pathlib import Path
@@ -222,26 +222,36 @@ def fitting(texts: Iterable[str], model: tokens.Model, limits: Limits) -> Iterat
             yield text
 
 
-def with_verdicts(texts: Iterable[str], trained: Path, limits: Limits, kept: float) -> Iterator[str]:
-    """Documents of which the refiner keeps the share `kept`: those of either kind as they come, the surplus left out.
+def with_verdicts(texts: Iterable[str], judges: Sequence[tuple[Path, Limits]], kept: float) -> Iterator[str]:
+    """Documents of which the refiners keep the share `kept`: those of either kind as they come, the surplus left out.
 
     A refiner trained on short documents drops most of the longer ones, which would leave little for the chunk stage.
-    Judged by the small model itself, which says what the grown one says: 40 ms a document.
+    Judged by the small models themselves, which say what the grown ones say: 40 ms a document; all must agree.
     """
+    verdicts = [_verdict(trained, limits) for trained, limits in judges]
+    wanted = 0.0
+    for text in texts:
+        found = {verdict(text) for verdict in verdicts}
+        if found == {wanted + kept > 0.5}:
+            wanted += kept - found.pop()
+            yield text
+
+
+def _verdict(trained: Path, limits: Limits) -> Callable[[str], bool]:
+    """Whether a refiner keeps a document."""
     import torch
     from transformers import LlamaForCausalLM
 
     model = tokens.load(str(trained))
     judge: Any = LlamaForCausalLM.from_pretrained(trained).float().eval()
     keep, drop = (ids[0] for ids in model.encode(["keep_doc()", "drop_doc()"]))
-    wanted = 0.0
-    for text in texts:
+
+    def verdict(text: str) -> bool:
         with torch.inference_mode():
             logits = judge(torch.tensor(doc_ids(model, limits, [text]))).logits[0, -1]
-        is_kept = bool(logits[keep] >= logits[drop])
-        if is_kept == (wanted + kept > 0.5):
-            wanted += kept - is_kept
-            yield text
+        return bool(logits[keep] >= logits[drop])
+
+    return verdict
 
 
 def write_corpus(folder: Path, texts: Iterable[str], documents: int, block: int) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """The local backend: runs a study's DAG on this machine with bounded concurrency.
 
 Plain worker processes, not submitit's local executor, which starts everything at once, ignores dependencies and
-orphans its tasks on an interrupt. A task takes `processes * cpus` slots of `cluster.slots`. A failed task stops what
-depends on it and nothing else; the report runs whatever happened. Tasks die with the launcher (PR_SET_PDEATHSIG), and
-launching again does what is missing.
+orphans its tasks on an interrupt. A task takes `processes * cpus` slots of `cluster.slots`. Tasks of an `early` step
+begin while the step before still runs, once what they need is there. A failed task stops what depends on it and nothing
+else; the report runs whatever happened. Tasks die with the launcher (PR_SET_PDEATHSIG), and launching again does what
+is missing.
 """
 
 import ctypes
@@ -20,10 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from prox_hpc.cluster.early import may_begin
 from prox_hpc.config import Cluster
 from prox_hpc.study.plan import Plan
 from prox_hpc.study.store import forget_failures, is_published, state_dir, task_states, write_step
-from prox_hpc.task import Step
+from prox_hpc.task import Step, Task
 
 POLL_S = 0.2
 PR_SET_PDEATHSIG = 1
@@ -139,20 +141,34 @@ class LocalRun:
             self._collect(run)
         if run.state in ("ready", "running"):
             self._start_tasks(run)
+            if not run.running and self._lost_input(run):
+                self._end(run, "blocked")
 
     def _try_start(self, run: StepRun) -> None:
         if is_published(self.store, run.step):
             run.state = "reused"
             return
-        inputs = [self.runs[address] for address in run.step.inputs.values() if address in self.runs]
         if run.step.always:
             others = [other for other in self.runs.values() if other is not run]
             if all(other.over for other in others):
                 self._try_lock(run)
-        elif any(item.state in ("failed", "blocked") for item in inputs):
+        elif self._lost_input(run):
             run.state = "blocked"
-        elif all(item.state in ("done", "reused") for item in inputs):
+        elif self._may_begin(run, 0):
             self._try_lock(run)
+
+    def _inputs(self, run: StepRun) -> list[StepRun]:
+        return [self.runs[address] for address in run.step.inputs.values() if address in self.runs]
+
+    def _lost_input(self, run: StepRun) -> bool:
+        return not run.step.always and any(item.state in ("failed", "blocked") for item in self._inputs(run))
+
+    def _may_begin(self, run: StepRun, index: int) -> bool:
+        """Whether a task's inputs are there; of an early step's, the part that it needs."""
+        unfinished = [item for item in self._inputs(run) if item.state not in ("done", "reused")]
+        if not unfinished or run.step.always:
+            return True
+        return all(item.state == "running" for item in unfinished) and may_begin(Task(run.step, index, self.store))
 
     def _try_lock(self, run: StepRun) -> None:
         """One launcher works on a step at a time; another study that needs it waits for its artifact."""
@@ -180,7 +196,7 @@ class LocalRun:
         return sum(self._slots(run) * (len(run.running) + (run.sealing is not None)) for run in self.runs.values())
 
     def _start_tasks(self, run: StepRun) -> None:
-        while run.next_index < run.step.tasks and not run.failed_tasks:
+        while run.next_index < run.step.tasks and not run.failed_tasks and self._may_begin(run, run.next_index):
             if self.full or self._busy() + self._slots(run) > self.cluster.slots:
                 self.full = True
                 return

@@ -23,7 +23,7 @@ from typing import Any
 import submitit
 from submitit.slurm.slurm import _make_sbatch_string
 
-from prox_hpc.cluster import worker
+from prox_hpc.cluster import early, worker
 from prox_hpc.config import Cluster, Resources
 from prox_hpc.errors import UserError
 from prox_hpc.publish import publish_json, replace_json
@@ -56,7 +56,8 @@ class SlurmTask(submitit.helpers.Checkpointable):
     requeue: bool
 
     def __call__(self, step_file: str, index: int) -> None:
-        worker.run_task(step_file, index, _submitits_requeue if self.requeue else None)
+        with early.releasing(Path(step_file)):
+            worker.run_task(step_file, index, _submitits_requeue if self.requeue else None)
         # It is done. A warning while Python shuts down, when handlers are gone already, would fail the job (seen).
         signal.signal(WARNING, signal.SIG_IGN)
 
@@ -133,8 +134,10 @@ def _submit_step(step: Step, store: Path, cluster: Cluster, queued: dict[str, Qu
                 executor = _executor(step, store, cluster, ask, _after_failure(wait, jobs[0]), "successors")
                 jobs.append(_array(executor, cluster, step_file, extra))
             if step.tasks > 1 or extra:
-                seal = _executor(step, store, cluster, SEAL, {"dependency": f"afterany:{':'.join(jobs)}"}, "seal")
+                seal = _executor(step, store, cluster, SEAL, _after_all(wait, ":".join(jobs)), "seal")
                 jobs.append(seal.submit(worker.run_seal, step_file).job_id)
+        if wait:
+            early.follow(store, step, jobs[0], indices)
         replace_json(claim, {"jobs": jobs, "run": str(run_dir), "time": time.time()})
     except BaseException:
         cancel(jobs)
@@ -167,6 +170,12 @@ def _after_failure(wait: dict[str, Any], job: str) -> dict[str, Any]:
     """For successors: the step's inputs are there (`wait`), and some task of `job` failed; otherwise cancelled."""
     both = ",".join(filter(None, [wait.get("dependency"), f"afternotok:{job}"]))
     return {"dependency": both, "kill-on-invalid-dep": "yes"}
+
+
+def _after_all(wait: dict[str, Any], jobs: str) -> dict[str, Any]:
+    """For the seal: `jobs` are over, however they ended; where its inputs (`wait`) failed it is cancelled too."""
+    both = ",".join(filter(None, [wait.get("dependency"), f"afterany:{jobs}"]))
+    return {**wait, "dependency": both}
 
 
 def _parameters(step: Step, cluster: Cluster, ask: Resources, wait: dict[str, Any], part: str) -> dict[str, Any]:
@@ -232,7 +241,7 @@ def sbatch_scripts(plan: Plan, store: Path, cluster: Cluster) -> dict[str, str]:
             jobs.append(("successors", ask, _after_failure(wait, f"<{step.address}>"), extra))
         if step.tasks > 1 or extra:
             both = f"<{step.address}>" + (f":<{step.address} (successors)>" if extra else "")
-            jobs.append(("seal", SEAL, {"dependency": f"afterany:{both}"}, 1))
+            jobs.append(("seal", SEAL, _after_all(wait, both), 1))
         for part, need, after, tasks in jobs:
             parameters = _parameters(step, cluster, need, after, part)
             parameters |= {"map_count": tasks} if tasks > 1 else {}

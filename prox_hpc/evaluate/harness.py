@@ -6,6 +6,7 @@ artifact.
 """
 
 import gc
+import glob
 import json
 import logging
 import tempfile
@@ -169,7 +170,7 @@ def task_file(
         files = {split: data.prepared / of.file for split, of in prepared[task].splits.items()}
         said |= {"dataset_path": "parquet", "dataset_name": None}
     if files:
-        paths = {split: str(path) for split, path in files.items()}
+        paths = {split: glob.escape(str(path)) for split, path in files.items()}  # datasets takes them as patterns
         said["dataset_kwargs"] = {"data_files": paths, "cache_dir": str(cache)}
     return said
 

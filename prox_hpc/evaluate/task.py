@@ -2,8 +2,9 @@
 
 The tasks of its array share the checkpoints. One task for each is quickest where there are many nodes; most of the
 time of a small evaluation is the import of torch and lm-eval, so on one machine one task scores all of them. Per-item
-results are kept, because the report's intervals are bootstrapped over items. Sealing merges what the tasks remembered
-in the step's state folder, and imports neither torch nor lm-eval.
+results are kept, because the report's intervals are bootstrapped over items. A task may begin while training still
+runs, as soon as its checkpoints are exported, which are whole and final from then on. Sealing merges what the tasks
+remembered in the step's state folder, and imports neither torch nor lm-eval.
 """
 
 import json
@@ -17,7 +18,8 @@ import pyarrow.parquet as pq
 from prox_hpc.errors import UserError
 from prox_hpc.evaluate.prepared import HUB, check_unchanged
 from prox_hpc.publish import publish_file, publish_json
-from prox_hpc.task import Task
+from prox_hpc.task import Step, Task
+from prox_hpc.train.schedule import checkpoint_steps, settings_of
 
 ITEM_SCHEMA = pa.schema(
     [
@@ -51,15 +53,50 @@ def run(task: Task) -> None:
     a task started again goes on with the next one. Raises UserError for an unknown task name, for data or checkpoints
     that are not there, and for a checkpoint of another shape than the run's.
     """
-    pretrain = task.input("pretrain")
-    mine = find_checkpoints(pretrain)[task.index :: task.step.tasks]
+    if ready(task):
+        mine, trained = _share(task, _expected(task)), _training(task).config
+    else:
+        pretrain = task.input("pretrain")
+        mine = _share(task, find_checkpoints(pretrain))
+        trained = json.loads((pretrain / "artifact.json").read_text())["config"]
     left = [checkpoint for checkpoint in mine if not _remembered(task, checkpoint).exists()]
     for checkpoint in left:
-        check_shape(checkpoint, json.loads((pretrain / "artifact.json").read_text())["config"])
+        check_shape(checkpoint, trained)
     if left:
         _score(task, left, len(mine))
     if mine:
         task.progress(len(mine), len(mine), "checkpoints")
+
+
+def ready(task: Task) -> bool:
+    """Whether training still runs and this task may begin all the same: its other input and its checkpoints are there.
+
+    The task with the last checkpoint may not: that one comes with the end of training, which the seal has to follow.
+    """
+    if "early" not in task.step.runtime or task.is_published("pretrain"):
+        return False
+    expected = _expected(task)
+    mine = _share(task, expected)
+    others = all(task.is_published(role) for role in task.step.inputs if role != "pretrain")
+    return others and expected[-1] not in mine and all((path / "checkpoint.json").exists() for path in mine)
+
+
+def _training(task: Task) -> Step:
+    """The step that makes the checkpoints, as it was launched."""
+    path = task.store / "steps" / task.step.inputs["pretrain"] / "step.json"
+    return Step.from_json(json.loads(path.read_text()))
+
+
+def _expected(task: Task) -> list[Path]:
+    """Folders of the checkpoints that training makes, in its order."""
+    folder = task.store / "artifacts" / task.step.inputs["pretrain"] / "checkpoints"
+    return [folder / f"step-{step:06d}" for step in checkpoint_steps(settings_of(_training(task)))]
+
+
+def _share(task: Task, checkpoints: list[Path]) -> list[Path]:
+    """This task's: neighbours, so that the first tasks of a small array need not wait for the end of training."""
+    count, tasks = len(checkpoints), task.step.tasks
+    return checkpoints[task.index * count // tasks : (task.index + 1) * count // tasks]
 
 
 def _score(task: Task, left: list[Path], count: int) -> None:

@@ -1,9 +1,10 @@
 """Step `tokenize`: an arm's documents as packed token ids, one file per block of the corpus.
 
 A block's tokens lie end to end, each document followed by EOS, with no BOS (as ProX packs them), so a trainee's rows
-are cut anywhere. Ids are little-endian uint16 when the vocabulary fits, else uint32. Beside `NNNNN.bin` stand
-`NNNNN.idx`, where each document begins (little-endian int64 offsets in tokens), and `NNNNN.json` with the counts,
-published last: a block with a manifest is done.
+are cut anywhere. What a page says never becomes a special token: EOS stands where a document ends and nowhere else. Ids
+are little-endian uint16 when the vocabulary fits, else uint32. Beside `NNNNN.bin` stand `NNNNN.idx`, where each
+document begins (little-endian int64 offsets in tokens), and `NNNNN.json` with the counts, published last: a block with
+a manifest is done.
 """
 
 import json
@@ -145,9 +146,14 @@ def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
 
 
 def _encode(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[list[int]]:
+    """Token ids of each text. A special token's name in a page (`<|endoftext|>`, `</s>`) is text like any other.
+
+    Tokens added without `special` (the tags of our own tokenizer) are taken as they are. A Unigram vocabulary (XGLM's)
+    lists its special tokens among its pieces and offers no way around them.
+    """
     if not texts:
         return []
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)[
-        "input_ids"
-    ]
+    ids: list[list[int]] = tokenizer(
+        texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+    )["input_ids"]
     return ids

@@ -34,7 +34,7 @@ from prox_hpc.refine.records import (
 )
 
 _NOTE = "prox_hpc.block"
-TOKEN_KINDS = ("doc_prefill", "doc_decode", "chunk_prefill", "chunk_decode")
+TOKEN_KINDS = ("doc_prefill", "doc_decode", "chunk_prefill", "chunk_cached", "chunk_decode")
 SUMMED = ("characters_in", "characters_out", "removed_lines", "replaced")
 """Columns of the programs file whose sums stand in the manifest."""
 COUNTERS = ("malformed", "operations", "refused")
@@ -243,6 +243,7 @@ class _Tally:
                 "doc_prefill": self._sums["doc_tokens"],
                 "doc_decode": 0,
                 "chunk_prefill": self._sums["chunk_tokens"],
+                "chunk_cached": note.pop("chunk_cached", 0),  # of these, those that the server had read before
                 "chunk_decode": self._sums["output_tokens"],
             },
             **{name: self._sums[name] for name in SUMMED},
@@ -295,7 +296,7 @@ def add_manifests(manifests: list[dict[str, Any]]) -> dict[str, Any]:
         "documents": add,
         "programs": add_counters([manifest["programs"] for manifest in manifests], ("doc", "chunk")),
         **add_counters(manifests, ("reasons", "failures", *COUNTERS)),
-        "tokens": {kind: sum(manifest["tokens"][kind] for manifest in manifests) for kind in TOKEN_KINDS},
+        "tokens": {kind: sum(manifest["tokens"].get(kind, 0) for manifest in manifests) for kind in TOKEN_KINDS},
         "parameters": manifests[0]["parameters"] if manifests else {},
         "server_version": ", ".join(sorted({manifest["server_version"] for manifest in manifests})),
         **{key: sum(manifest[key] for manifest in manifests) for key in (*SUMMED, "seconds", "doc_cut")},

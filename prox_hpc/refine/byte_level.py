@@ -32,11 +32,14 @@ _PROBE = "\n".join(
 
 
 class ByteLevel:
-    """`encode(texts)` as the tokenizer would, added tokens included; several texts at once, in threads."""
+    """`encode(texts)` as the tokenizer would, its added tokens as it takes them; several texts at once, in threads."""
 
     def __init__(self, encoding: "tiktoken.Encoding", tokenizer: "Tokenizer"):
         self._encoding, self._tokenizer = encoding, tokenizer
         self._composed = tokenizer.normalizer is not None  # which is NFC then
+        added = tokenizer.get_added_tokens_decoder().values()
+        spelt_out = tokenizer.encode_special_tokens
+        self._whole = {token.content for token in added if not (token.special and spelt_out)}
         self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "tokens")
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -46,7 +49,7 @@ class ByteLevel:
         if self._composed:
             text = unicodedata.normalize("NFC", text)
         try:
-            return self._encoding.encode(text, allowed_special="all")
+            return self._encoding.encode(text, allowed_special=self._whole, disallowed_special=())
         except ValueError:  # a run of some 100,000 blanks is too much for its regular expressions
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
             return ids

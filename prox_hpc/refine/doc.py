@@ -78,7 +78,8 @@ class DocStage:
             ids = self._encode([shown])[0] + self.prefix
             if len(ids) <= self.room:
                 return DocPrompt(ids, cut)
-            limit -= len(ids) - self.room  # head or tail tokenised longer than in the whole text
+            # Head or tail tokenised longer than in the whole text; with its lines numbered, perhaps many times as long.
+            limit = max(limit - (len(ids) - self.room), limit // 2)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         special = template(self.prompt).add_special_tokens

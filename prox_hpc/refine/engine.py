@@ -24,6 +24,7 @@ from prox_hpc.refine.claims import Claims
 from prox_hpc.refine.records import Written, is_blank
 from prox_hpc.refine.settings import Settings, Stages
 from prox_hpc.refine.telemetry import EVERY_S, Telemetry
+from prox_hpc.serve.client import Score
 from prox_hpc.serve.pool import Pool, Quarantined
 from prox_hpc.stop import Interrupted
 from prox_hpc.task import Task
@@ -91,10 +92,11 @@ class Refinery:
         if written.quarantined is not None:
             return written
         try:
+            score = None
             if self.stages.doc is not None and written.doc_score is None:
-                await self._score(document.text, written, order)
+                score = await self._score(document.text, written, order)
             if self.stages.chunk is not None and self.settings.wants_chunks(written.doc_score):
-                await self._program(document.text, written, order)
+                await self._program(document.text, written, order, score)
         except Quarantined as error:
             self.quarantined += 1
             if self.quarantined > self.settings.max_quarantined:
@@ -106,20 +108,23 @@ class Refinery:
             return Written(quarantined=error.reason)
         return written
 
-    async def _score(self, text: str, written: Written, order: int) -> None:
+    async def _score(self, text: str, written: Written, order: int) -> Score:
         doc = self.stages.doc
         assert doc is not None
         prompt = await self.doc_prompts(text)
         score = await self.pool.score(self.models["doc"], prompt.ids, doc.keep_id, doc.drop_id, order)
         written.doc_score, written.doc_cut, written.doc_tokens = score.value, prompt.cut, len(prompt.ids)
+        return score
 
-    async def _program(self, text: str, written: Written, order: int) -> None:
+    async def _program(self, text: str, written: Written, order: int, score: Score | None) -> None:
+        """score: of the doc stage just now, or None. Where both stages share one reading its server is asked."""
         chunk, model = self.stages.chunk, self.models["chunk"]
+        after = score if self.settings.one_reading else None
         assert chunk is not None
         asked = await self.chunk_prompts(text)
         stop = [chunk.model.eos_id]
         requests = [
-            self.pool.generate(model, one.ids, chunk.max_new_tokens, chunk.grammar, stop, order)
+            self.pool.generate(model, one.ids, chunk.max_new_tokens, chunk.grammar, stop, order, after)
             for one in asked
             if one.ids is not None
         ]
@@ -138,6 +143,7 @@ class Refinery:
             written.chunks.append(one.program(generation.text, generation.truncated))
             written.chunk_tokens += len(one.ids)
             written.program_tokens += generation.tokens
+            written.cached_tokens += generation.cached
 
 
 @dataclass
@@ -157,6 +163,7 @@ class Open:
     admitted: int = 0
     written: int = 0
     characters: int = 0
+    cached_tokens: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
     _ready: dict[int, Ready] = field(default_factory=dict)
     _next: int = 0
@@ -164,6 +171,7 @@ class Open:
 
     def deliver(self, number: int, ready: Ready) -> None:
         self._ready[number] = ready
+        self.cached_tokens += ready.written.cached_tokens
         if number == self._next:
             run = []
             while (following := self._ready.pop(self._next, None)) is not None:
@@ -401,6 +409,7 @@ class Engine:
         return {
             "failed": dict(opened.failed),
             "failed_records": opened.failures,
+            "chunk_cached": opened.cached_tokens,
             "seconds": time.monotonic() - opened.started,
             "server_version": self.refinery.pool.version,
             "parameters": self.refinery.stages.parameters,

@@ -47,7 +47,7 @@ def run(task: Task) -> None:
     """Publish the arm's documents of this task's blocks; blocks already published are left alone."""
     source = open_source(task)
     blocks = task_blocks(source.blocks, task)
-    arm = _arm(task)
+    arm, tokens = _arm(task), _tokens(task)
     for done, block in enumerate(blocks):
         task.progress(done, len(blocks), "blocks")
         if is_done(task.out, block.index):
@@ -57,7 +57,8 @@ def run(task: Task) -> None:
         with fails_alone(task, block):
             with closing(arm(source, block)) as executed, _without_cycles():  # type: ignore[type-var]
                 written = write_stored(block_path(task.out, block.index), counts.kept(executed))
-            publish_counts(task.out, block.index, counts.to_json(written, source.failed.total() - failed_before))
+            told = counts.to_json(written, source.failed.total() - failed_before)
+            publish_counts(task.out, block.index, {**told, "tokens": tokens(block)})
     task.progress(len(blocks), len(blocks), "blocks")
 
 
@@ -74,6 +75,7 @@ def _without_cycles() -> Iterator[None]:
 def seal(task: Task) -> dict[str, Any]:
     """Check every block; returns documents_in, documents_out, characters_in, characters_out, digests and counters.
 
+    tokens: those of the programs that this arm needs, see `needed_tokens`; {} for an arm without programs.
     RuntimeError when a block is missing, too many could not be read, or documents were lost or doubled.
     """
     sound, failed = sound_blocks(task.out, open_source(task))
@@ -82,13 +84,15 @@ def seal(task: Task) -> dict[str, Any]:
         gone = block["outcomes"]["dropped"] + block["outcomes"]["failed"]
         if block["documents_in"] != block["documents"] + gone:
             raise RuntimeError(f"{task.out}: documents were lost or doubled: {block}")
+    # revision 3 counted no tokens; its products can still be verified
+    tokens = ("tokens",) if all("tokens" in block for block in counts) else ()
     return {
         "failed_blocks": len(failed),
         "documents_in": sum(block["documents_in"] for block in counts),
         "documents_out": sum(block["documents"] for block in counts),
         "characters_in": sum(block["characters_in"] for block in counts),
         "characters_out": sum(block["characters"] for block in counts),
-        **add_counters(counts, COUNTERS),
+        **add_counters(counts, (*COUNTERS, *tokens)),
         "digest_in": Digest.total(block["digest_in"] for block in counts),
         "digest_out": Digest.total(block["digest_out"] for block in counts),
     }
@@ -98,16 +102,7 @@ def _arm(task: Task) -> Arm:
     settings = task.config["arm"]
     checks = DocumentChecks(**settings.get("checks", {}))
     if settings["kind"] == "refined":
-        execution = Execution(
-            doc=settings.get("doc", True),
-            chunk=settings.get("chunk", True),
-            profile=settings.get("profile", "v1"),
-            threshold=threshold_of(task.config, task.optional_input("pilot")),
-            checks=checks,
-            caps=Caps(**settings.get("caps", {})),
-            quarantine=settings.get("quarantine", "unrefined"),
-        )
-        return _refined(task.input("programs"), execution)
+        return _refined(task.input("programs"), _execution(task))
     if settings["kind"] == "gold":
         return lambda source, block: (_gold(document, checks) for document in source.read(block))
     if settings["kind"] == "random":
@@ -118,6 +113,52 @@ def _arm(task: Task) -> Arm:
         summary = json.loads((task.input("scores") / "artifact.json").read_text())["summary"]
         return _classified(task.input("scores"), summary["threshold"])
     raise UserError(f"arm.kind={settings['kind']}: is not made here; one of refined, gold, random, classifier")
+
+
+def _execution(task: Task) -> Execution:
+    """How a `refined` arm executes the programs."""
+    settings = task.config["arm"]
+    return Execution(
+        doc=settings.get("doc", True),
+        chunk=settings.get("chunk", True),
+        profile=settings.get("profile", "v1"),
+        threshold=threshold_of(task.config, task.optional_input("pilot")),
+        checks=DocumentChecks(**settings.get("checks", {})),
+        caps=Caps(**settings.get("caps", {})),
+        quarantine=settings.get("quarantine", "unrefined"),
+    )
+
+
+def _tokens(task: Task) -> Callable[[Block], dict[str, int]]:
+    """`needed_tokens` of a block, for this arm."""
+    if task.config["arm"]["kind"] != "refined":
+        return lambda block: {}
+    programs, execution = task.input("programs"), _execution(task)
+    refined = json.loads((programs / "artifact.json").read_text()).get("config", {})
+    margin = refined.get("refiner", {}).get("chunk_margin", 0.0)
+    return lambda block: needed_tokens(programs_path(programs, block.index), execution, margin)
+
+
+def needed_tokens(path: Path, execution: Execution, margin: float) -> dict[str, int]:
+    """{doc_prefill, chunk_prefill, chunk_decode}: the tokens of a programs file that one arm needs.
+
+    That is what the refine step would have asked for this arm alone: scores of every document if the arm has the doc
+    stage, and programs of those that reach its threshold less `margin` (`Settings.wants_chunks`). Beside an arm
+    without the doc stage all documents are programmed, and only that arm needs all of it.
+    """
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        columns = file.read(columns=["doc_score", "doc_tokens", "chunk_tokens", "output_tokens"])
+    doc, chunk, decode = (columns[name].to_numpy() for name in ("doc_tokens", "chunk_tokens", "output_tokens"))
+    # no score is NaN here, which is below nothing: without a score a document is programmed
+    passed_over = columns["doc_score"].to_numpy() < execution.threshold - margin
+    asked = ~(passed_over & execution.doc) & execution.chunk
+    return {
+        "doc_prefill": int(doc.sum()) if execution.doc else 0,
+        "chunk_prefill": int(chunk[asked].sum()),
+        "chunk_decode": int(decode[asked].sum()),
+    }
 
 
 def _refined(programs: Path, execution: Execution) -> Arm:

@@ -77,8 +77,9 @@ class Written:
     """What the refiner wrote for one document, and the tokens it took.
 
     doc_score: log p(keep) - log p(drop), None if not scored. chunks: empty if the document was not programmed.
-    doc_tokens: of the doc prompt. chunk_tokens: of all chunk prompts. program_tokens: generated. quarantined: why the
-    servers could not answer (nothing is written then), None as a rule.
+    doc_tokens: of the doc prompt. chunk_tokens: of all chunk prompts; cached_tokens: of these, those the server had
+    read before (chance, so they are counted, not recorded). program_tokens: generated. quarantined: why the servers
+    could not answer (nothing is written then), None as a rule.
     """
 
     doc_score: float | None = None
@@ -86,6 +87,7 @@ class Written:
     chunks: list[ChunkProgram] = field(default_factory=list)
     doc_tokens: int = 0
     chunk_tokens: int = 0
+    cached_tokens: int = 0
     program_tokens: int = 0
     quarantined: str | None = None
 

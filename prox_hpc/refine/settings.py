@@ -10,6 +10,7 @@ from prox_hpc.refine import tokens
 from prox_hpc.refine.chunk import ChunkStage
 from prox_hpc.refine.doc import DocStage
 from prox_hpc.refine.records import Execution
+from prox_hpc.serve.prompt import template
 from prox_hpc.task import Task
 
 
@@ -40,6 +41,8 @@ class Settings:
             raise UserError("refine: neither the doc stage nor the chunk stage is on; some arm must use one")
         stages = config["doc_stage"], config["chunk_stage"], config.get("program_all", False)
         serve = Serve(**runtime.get("serve", {}))
+        if serve.radix_cache is None:
+            serve = replace(serve, radix_cache=template(refiner.prompt).one_reading)
         return Settings(refiner, serve, *stages, Execution.of(config, task.optional_input("pilot")), runtime)
 
     @property
@@ -57,6 +60,11 @@ class Settings:
             if on and model is not None:
                 found[stage] = model
         return found
+
+    @property
+    def one_reading(self) -> bool:
+        """Whether the chunk stage goes on from what the doc stage has read of a page."""
+        return template(self.refiner.prompt).one_reading
 
     @property
     def lease_s(self) -> float:

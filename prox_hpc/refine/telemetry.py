@@ -70,11 +70,12 @@ class Telemetry:
         then = before or {"seconds": 0.0, "documents": 0, "pool": {}}
         seconds = max(now["seconds"] - then["seconds"], 1e-9)
         found = {"documents_per_second": (now["documents"] - then["documents"]) / seconds}
-        for kind in ("input_tokens", "output_tokens"):
+        for kind in ("input_tokens", "cached_tokens", "output_tokens"):
             difference = now["pool"].get(kind, 0) - then["pool"].get(kind, 0)
             found[f"{kind}_per_second"] = difference / seconds
         if self.peak is not None:
-            found["prefill_roofline"] = self.peak.share(found["input_tokens_per_second"])
+            read = found["input_tokens_per_second"] - found["cached_tokens_per_second"]
+            found["prefill_roofline"] = self.peak.share(read)
         return found
 
     def write(self, now: Mapping[str, Any]) -> dict[str, float]:

@@ -88,6 +88,7 @@ def load(name: str) -> Model:
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
+    backend.encode_special_tokens = True  # a page that says `</s>` must not end its own prompt
     context, eos = config.max_position_embeddings, tokenizer.eos_token_id
     return Model(name, backend, context, eos, _parameters(config))
 

@@ -58,7 +58,8 @@ class RefinerExamples(Examples):
         lm_weight: float,
     ) -> None:
         special = template(prompt).add_special_tokens
-        prompts = tokenizer([e.prompt for e in examples], add_special_tokens=special)["input_ids"]
+        asked = [e.prompt for e in examples]
+        prompts = tokenizer(asked, add_special_tokens=special, split_special_tokens=True)["input_ids"]
         answers = tokenizer([e.program for e in examples], add_special_tokens=False)["input_ids"]
         ends = LineEnds(tokenizer, prompt)
         fitting = [i for i in range(len(examples)) if len(prompts[i]) + len(answers[i]) <= context]

@@ -103,6 +103,7 @@ def load(artifact: Path) -> "Tokenizer":
     from tokenizers import Tokenizer
 
     tokenizer: Tokenizer = Tokenizer.from_file(str(artifact / FOLDER / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True  # what a page says is text
     return tokenizer
 
 

@@ -22,8 +22,8 @@ The switches stay in force until the report is built again. What they are for go
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m prox_hpc.report",
-        description="Build the report of a study again from what it has published, into RUN/report. Nothing is "
-        "launched. `compare RUN RUN ...` instead sets several studies side by side.",
+        description="Build the report of a study again from what it has published, into RUN/report.\n"
+        "Nothing is launched. `compare RUN RUN ...` instead sets several studies side by side.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -83,6 +83,11 @@ def rebuild(given: argparse.Namespace) -> int:
     from prox_hpc.task import Task
 
     config, steps = load_run(given.run)
+    if not Path(config["store"]).is_dir():
+        raise UserError(
+            f"store={config['store']}: is not there, and {given.run} has its results in it; "
+            f"mount it, or launch the study again"
+        )
     step = next(step for step in steps if step.kind == "report")
     here = {"run_dir": str(given.run.resolve()), "resources": config["cluster"]["resources"]}
     study = Study.of(Task(replace(step, runtime={**step.runtime, **here}), 0, Path(config["store"])))

@@ -37,6 +37,7 @@ def build(study: Study) -> dict[str, Any]:
         "complete": not missing,
         "baseline": base,
         "arm": arm,
+        "about": about_study(study),
         "arms": arm_table(study),
         "tasks": list(study.config["evaluation"]["tasks"]),
         "means": [*means(study, runs), AVERAGE],
@@ -46,7 +47,11 @@ def build(study: Study) -> dict[str, Any]:
         "refiner_about": refiner_about(study),
         "programs": programs(study),
         "ledger": [asdict(row) for row in ledger.rows],
-        "hours": {"unit": f"{ledger.hours.upper()}-hours", "why_no_accounts": ledger.why},
+        "hours": {
+            "unit": f"{ledger.hours.upper()}-hours",
+            "why_no_accounts": ledger.why,
+            "spread": ledger.hours_spread(),
+        },
         "charge": charges(study, ledger),
         "refining_flops": refining_flops(study, ledger, arm),
         "break_even": break_evens(study, ledger, metrics),
@@ -69,6 +74,19 @@ def refined_arm(study: Study) -> str | None:
     """The arm of the headline: `prox_dc`, or the first refined one."""
     refined = [name for name, arm in study.config["arm"].items() if arm["kind"] == "refined"]
     return "prox_dc" if "prox_dc" in refined else next(iter(refined), None)
+
+
+def about_study(study: Study) -> dict[str, Any]:
+    """What was compared: {corpus, trainee, parameters (of the trainee, null before one is trained), seeds}."""
+    config = study.config
+    runs = (training(study, f"pretrain/{arm}/seed{seed}") for arm in study.arms() for seed in config["seeds"])
+    trained = next((about for about in runs if about), {})
+    return {
+        "corpus": config["corpus"]["name"],
+        "trainee": config["trainee"]["name"],
+        "parameters": trained.get("parameters", {}).get("total"),
+        "seeds": list(config["seeds"]),
+    }
 
 
 def arm_table(study: Study) -> list[dict[str, Any]]:

@@ -21,11 +21,18 @@ def rows_of(runs: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def load(run: Path) -> dict[str, Any]:
-    """A run's report.json."""
+    """A run's report.json; UserError when there is none, or one that is damaged or old."""
     path = run / "report" / "report.json"
     if not path.exists():
+        if not (run / "study.json").exists():
+            raise UserError(f"{run}: is not a run folder (no study.json); runs are in OUTPUT/runs/")
         raise UserError(f"{run}: has no report yet; build it with `python -m prox_hpc.report {run}`")
-    report: dict[str, Any] = json.loads(path.read_text())
+    try:
+        report: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{path}: is damaged ({error}); build it again with `python -m prox_hpc.report {run}`"
+        ) from error
     if "break_even" not in report:
         raise UserError(f"{path}: was made by an older prox_hpc; build it again with `python -m prox_hpc.report {run}`")
     return report

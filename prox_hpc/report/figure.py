@@ -7,33 +7,45 @@ import math
 from html import escape
 from typing import Any
 
-WIDTH, HEIGHT = 440, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 44
+WIDTH, HEIGHT = 480, 320
+LEFT, RIGHT, TOP, BOTTOM = 52, 104, 12, 44
+NAME_HEIGHT, NAME_CHARACTERS = 13, 13
+"""Of the arms' names beside the ends of their curves: least distance of two, and how much of one is shown."""
+FARTHEST = 0.6
+"""Of the width of the curves, how far an arm with its charges may lie beyond them and still be drawn."""
 DASHES = ("", "7 4", "2 3", "9 3 2 3", "", "4 4", "1 4", "12 3", "6 2 1 2", "3 6")
 COLOURS = 10  # as many as the arms of Table 2 with those it lacks; further ones start over
 
 
-def plot(metric: dict[str, Any], arms: list[str], shifted: str | None = None, unit: str = "FLOPs") -> str:
+def plot(metric: dict[str, Any], arms: list[str], own: str | None = None, unit: str = "FLOPs") -> str:
     """One metric's curves: mean over seeds by checkpoint, the band from the worst to the best seed; x logarithmic.
 
-    metric: an entry of the report's `metrics`. arms: all of the study; their order gives the colours. shifted: an arm
-    to draw again, thinly, with what it is charged added to every checkpoint. unit: `FLOPs`, or that of the curves'
-    `hours`; then arms without hours are left out, and nothing is shifted.
+    Beside them stand the arms' names in the order in which the curves end. metric: an entry of the report's `metrics`.
+    arms: all of the study; their order gives the colours. own: the arm to draw thick, and again, thinly, with what it
+    is charged added to every checkpoint; where that would leave the curves little room, words tell where it lies.
+    unit: `FLOPs`, or that of the curves' `hours`; then arms without hours are left out, and nothing is drawn again.
     """
     key = "flops" if unit == "FLOPs" else "hours"
     curves = {arm: line for arm, line in metric["curves"].items() if line[key]}
-    moved = curves[shifted]["charged_flops"] if shifted in curves and unit == "FLOPs" else None
-    places = [value for line in curves.values() for value in line[key]] + (moved or [])
+    moved = curves[own]["charged_flops"] if own in curves and unit == "FLOPs" else None
+    places = [value for line in curves.values() for value in line[key]]
+    parts = []
+    if moved and math.log(max(moved) / max(places)) > FARTHEST * math.log(max(places) / min(places)):
+        told = f"all charged: {moved[0]:.2g} to {moved[-1]:.2g} →".replace("e+", "e")
+        parts.append(f'<text class="beyond" x="{WIDTH - 4}" y="{HEIGHT - 6}" text-anchor="end">{told}</text>')
+        moved = None
+    places += moved or []
     scores = [value for line in curves.values() for key in ("low", "high") for value in line[key]]
     x = _Scale(math.log10(min(places)), math.log10(max(places)), LEFT, WIDTH - RIGHT)
     y = _Scale(min(scores), max(scores), HEIGHT - BOTTOM, TOP)
-    parts = [*_axes(x, y, metric, unit)]
+    parts += _axes(x, y, metric, unit)
     for arm, line in curves.items():
         number = arms.index(arm)
-        parts.append(_arm(number, arm, line, x, y, metric["label"], unit))
-        if moved and arm == shifted and moved != line["flops"]:
+        parts.append(_arm(number, arm, line, x, y, metric["label"], unit, " own" if arm == own else ""))
+        if moved and arm == own and moved != line["flops"]:
             points = [(x(math.log10(at)), y(s)) for at, s in zip(moved, line["mean"], strict=True)]
             parts.append(f'<path class="line moved a{number % COLOURS}" d="{_path(points)}"/>')
+    parts += _names({arm: y(line["mean"][-1]) for arm, line in curves.items()}, arms, own)
     direction = "higher" if metric["higher_is_better"] else "lower"
     title = f"{metric['task']}, {metric['label']} ({direction} is better) against training {unit}"
     return (
@@ -63,10 +75,12 @@ class _Scale:
 
 def _axes(x: _Scale, y: _Scale, metric: dict[str, Any], unit: str) -> list[str]:
     parts = []
-    for value in _ticks(y.low, y.high, 5):
+    ticks = _ticks(y.low, y.high, 7)
+    digits = max((len(f"{value:g}".partition(".")[2]) for value in ticks), default=0)
+    for value in ticks:
         at = y(value)
         parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text x="{LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{value:g}</text>')
+        parts.append(f'<text x="{LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{value:.{digits}f}</text>')
     for value, label in _log_ticks(x.low, x.high):
         at = x(value)
         parts.append(f'<path class="grid" d="M{at:.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
@@ -79,7 +93,7 @@ def _axes(x: _Scale, y: _Scale, metric: dict[str, Any], unit: str) -> list[str]:
     return parts
 
 
-def _arm(number: int, arm: str, line: dict[str, Any], x: _Scale, y: _Scale, label: str, unit: str) -> str:
+def _arm(number: int, arm: str, line: dict[str, Any], x: _Scale, y: _Scale, label: str, unit: str, own: str) -> str:
     places = line["flops" if unit == "FLOPs" else "hours"]
     xs = [x(math.log10(value)) for value in places]
     mean = list(zip(xs, map(y, line["mean"]), strict=True))
@@ -89,11 +103,28 @@ def _arm(number: int, arm: str, line: dict[str, Any], x: _Scale, y: _Scale, labe
     parts = [f'<g data-arm="{escape(arm, quote=True)}">']
     if len(mean) > 1 and low != high:
         parts.append(f'<path class="band a{style}" d="{_path(low + high[::-1])}Z"/>')
-    parts.append(f'<path class="line a{style}" d="{_path(mean)}"{dash}/>')
+    parts.append(f'<path class="line a{style}{own}" d="{_path(mean)}"{dash}/>')
     for (px, py), place, score in zip(mean, places, line["mean"], strict=True):
         title = f"{arm}: {label} {score:.4g} at {place:.3g} {unit}"
         parts.append(_marker(number, px, py, f"<title>{escape(title)}</title>"))
     return "".join([*parts, "</g>"])
+
+
+def _names(ends: dict[str, float], arms: list[str], own: str | None) -> list[str]:
+    """The arms' names with their markers, as near as can be to where their curves end (y by arm), none on another."""
+    parts: list[str] = []
+    lowest, step = HEIGHT - BOTTOM, min(NAME_HEIGHT, (HEIGHT - BOTTOM - TOP) / max(1, len(ends) - 1))
+    places: list[float] = []
+    for end in sorted(ends.values()):
+        places.append(max(end, places[-1] + step if places else TOP))
+    for i in reversed(range(len(places))):  # what was pushed out at the bottom moves up again
+        places[i] = min(places[i], places[i + 1] - step if i + 1 < len(places) else lowest)
+    for arm, place in zip(sorted(ends, key=ends.__getitem__), places, strict=True):
+        shown = arm if len(arm) <= NAME_CHARACTERS else arm[: NAME_CHARACTERS - 1] + "…"
+        style = "name own" if arm == own else "name"
+        parts.append(_marker(arms.index(arm), WIDTH - RIGHT + 12, place))
+        parts.append(f'<text class="{style}" x="{WIDTH - RIGHT + 20}" y="{place + 4:.1f}">{escape(shown)}</text>')
+    return parts
 
 
 def _marker(number: int, x: float, y: float, inside: str = "") -> str:

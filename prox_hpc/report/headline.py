@@ -4,7 +4,10 @@ import math
 from typing import Any
 
 TOLD = 2
-"""Metrics that the headline speaks of at most; the page has all."""
+"""Metrics that the headline speaks of at most (of one, where it is the mean of the others); the page has all."""
+
+UNEVEN = 1.25
+"""By how much training runs may differ in hours for the same FLOPs before the report says so."""
 
 
 def flops(value: float | None) -> str:
@@ -15,6 +18,16 @@ def flops(value: float | None) -> str:
         return "0"
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa}e{int(exponent)}"
+
+
+def short(value: float | None) -> str:
+    """Tokens and parameters as people write them: 434,210 -> '434K', 1.06e6 -> '1.06M', 26.2e9 -> '26.2B'."""
+    if value is None or value >= 999.5e12:
+        return flops(value)
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if value >= 0.9995 * size:  # 999,600 is 1.00M
+            return f"{value / size:#.3g}".rstrip(".") + unit
+    return f"{value:.3g}"
 
 
 def count(value: float | None) -> str:
@@ -31,9 +44,9 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def times(value: float) -> str:
-    """A ratio: 1.84 -> '1.84×', 0.0123 -> '0.01×', 123.4 -> '123×'."""
-    if value >= 100:
-        return f"{value:,.0f}×"
+    """A ratio: 1.84 -> '1.84×', 0.0123 -> '0.01×', 12.34 -> '12.3×', 123.4 -> '123×'."""
+    if value >= 9.995:
+        return f"{value:,.0f}×" if value >= 99.95 else f"{value:.1f}×"
     return f"{value:.2f}×" if value >= 0.095 else f"{value:.1g}×"
 
 
@@ -70,25 +83,45 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
     if not compared:
         lack = f"No scores of both {base} and {arm} are there yet, so no saving can be told."
         return {"verdict": "unknown", "sentences": [lack]}
-    sentences = [sentence for metric in compared[:TOLD] for sentence in _sentences(base, arm, metric)]
+    told = compared[:1] if compared[0]["task"] in report["means"] else compared[:TOLD]
+    sentences = [sentence for metric in told for sentence in _sentences(base, arm, metric)]
     sentences += [*_in_hours(report, compared[0]), *_pays_from(report, compared[0])]
-    sentences.append(_at_equal_tokens(base, arm, compared[:TOLD]))
+    sentences += [_at_equal_tokens(base, arm, told), *_better(report, told[0])]
+    matched = compared[0]["matched"][arm]
+    if matched["interval"] and max(matched["seeds"]) == 1:
+        sentences.append(
+            "With one seed an arm, the intervals are those of the evaluation items; runs differ beside that."
+        )
     return {"verdict": _verdict(compared[0]["matched"][arm]["to_baseline"]), "sentences": sentences}
 
 
 def _at_equal_tokens(base: str, arm: str, metrics: list[dict[str, Any]]) -> str:
     """The last checkpoints' scores side by side, with the range over seeds; the ceiling too where there is one."""
+    names = [name for name in (base, arm, "gold") if name in metrics[0]["curves"]]
+    several = any(len(metrics[0]["curves"][name]["seeds"]) > 1 for name in names)
 
     def score(metric: dict[str, Any], name: str) -> str:
         mean, low, high = (metric["curves"][name][key][-1] for key in ("mean", "low", "high"))
-        return f"{name} {number(mean)} ({number(low)} to {number(high)})"
+        return f"{name} {number(mean)}" + (f" ({number(low)} to {number(high)})" if several else "")
 
     told = [
-        f"{metric['task']} "
-        + ", ".join(score(metric, name) for name in (base, arm, "gold") if name in metric["curves"])
+        f"{metric['task']} " + ", ".join(score(metric, name) for name in names if name in metric["curves"])
         for metric in metrics
     ]
-    return f"At equal training tokens, mean and range over seeds: {'; '.join(told)}."
+    return f"At equal training tokens{', mean and range over seeds' if several else ''}: {'; '.join(told)}."
+
+
+def _better(report: dict[str, Any], metric: dict[str, Any]) -> list[str]:
+    """The arms that scored better than the refined one at equal tokens, the best first; gold is no contender."""
+    own, sign = metric["curves"][report["arm"]], 1 if metric["higher_is_better"] else -1
+    contenders = [row["arm"] for row in report["arms"] if row["kind"] != "gold" and row["arm"] in metric["curves"]]
+    equal = [name for name in contenders if metric["curves"][name]["flops"][-1] > 0.99 * own["flops"][-1]]
+    finals = {name: metric["curves"][name]["mean"][-1] for name in equal}
+    ahead = [name for name in finals if sign * (finals[name] - finals[report["arm"]]) > 0]
+    ahead.sort(key=lambda name: -sign * finals[name])
+    if not ahead:
+        return []
+    return [f"Better than {report['arm']} there: {', '.join(f'{name} {number(finals[name])}' for name in ahead)}."]
 
 
 def _verdict(reading: dict[str, Any]) -> str:
@@ -107,24 +140,32 @@ def _holds_one(saving: dict[str, Any]) -> bool:
 
 
 def _sentences(base: str, arm: str, metric: dict[str, Any]) -> list[str]:
-    """One metric: FLOPs to the baseline's final score, without and with the refining."""
+    """One metric: FLOPs to the baseline's final score, without and with the refining, both in the first sentence."""
     matched = metric["matched"][arm]
     reading = matched["to_baseline"]
-    goal = f"{base}'s final {metric['task']} score ({metric['label']} {number(reading['target'])})"
+    goal = f"{base}'s final {metric['task']} score ({metric['label']} {_target(base, metric, reading['target'])})"
     if reading["arm_flops"] is None:
         return [f"{arm} does not reach {goal} within its training budget: no saving was measured."]
     at_least = "at least " if reading["arm_outcome"].startswith("at or before") else ""
-    told = [f"{arm} reaches {goal} with {at_least}{_compared(reading['saving'], matched)}."]
-    if _holds_one(reading["saving"]):
-        told.append("The interval holds 1: this study does not show a difference.")
+    charged = reading["saving_with_cost"]
+    included = ""
+    if charged is not None and matched["cost"]["flops"]:
+        included = f"; refining included, {_compared(charged, matched, 'FLOPs')}"
+    unsure = "This study does not show a difference (the interval holds 1): " if _holds_one(reading["saving"]) else ""
+    told = [f"{unsure}{arm} reaches {goal} with {at_least}{_compared(reading['saving'], matched)}{included}."]
     if reading["baseline_outcome"].startswith("at or before"):
         told.append(f"{base} had that score from its first checkpoint on, so this comparison says little.")
-    charged = reading["saving_with_cost"]
     if charged is None:
         told.append("What the refining cost is not known.")
-    elif matched["cost"]["flops"]:
-        told.append(f"Refining included: {_compared(charged, matched)}.{_pays(reading, matched['cost']['flops'])}")
+    elif pays := _pays(reading, matched["cost"]["flops"]):
+        told.append(pays)
     return told
+
+
+def _target(base: str, metric: dict[str, Any], target: float) -> str:
+    """The score to reach; it lies on the monotone curve, which differs from what was measured where scores fell."""
+    told, measured = number(target), number(metric["curves"][base]["mean"][-1])
+    return told if told == measured else f"{told} on the fitted curve, {measured} measured"
 
 
 def _in_hours(report: dict[str, Any], metric: dict[str, Any]) -> list[str]:
@@ -135,7 +176,12 @@ def _in_hours(report: dict[str, Any], metric: dict[str, Any]) -> list[str]:
         return []
     charged = told["saving_with_cost"]
     both = f"; refining included, {_compared(charged, matched, unit)}" if charged else ""
-    return [f"In hours: {_compared(told['saving'], matched, f'training {unit}')}{both}."]
+    spread, caution = report["hours"]["spread"], ""
+    if spread > UNEVEN:
+        caution = (
+            f" Some runs took {times(spread)} as long as others for the same FLOPs: this is about the machines, too."
+        )
+    return [f"In hours: {_compared(told['saving'], matched, f'training {unit}')}{both}.{caution}"]
 
 
 def _pays_from(report: dict[str, Any], metric: dict[str, Any]) -> list[str]:
@@ -144,9 +190,10 @@ def _pays_from(report: dict[str, Any], metric: dict[str, Any]) -> list[str]:
     for pays in report["break_even"]:
         named = (pays["arm"], pays["task"], pays["unit"]) == (report["arm"], metric["task"], "flops")
         if named and pays["tokens"] and not _holds_one(reading["saving"]):
-            passes = f", {number(pays['passes'], 1)} passes over it" if pays["passes"] else ""
+            passes = f" ({number(pays['passes'], 1)} passes over it)" if pays["passes"] else ""
             return [
-                f"At this saving the refining pays from {flops(pays['tokens'])} tokens of the refined corpus{passes}."
+                f"At this saving the refining is paid back once {short(pays['tokens'])} tokens of the refined corpus"
+                f"{passes} have been trained on."
             ]
     return []
 
@@ -156,11 +203,11 @@ def _pays(reading: dict[str, Any], cost: float) -> str:
     saved = reading["baseline_flops"] - reading["arm_flops"]
     if reading["saving_with_cost"]["ratio"] >= 1 or saved <= 0 or _holds_one(reading["saving"]):
         return ""
-    return f" It would pay from {math.ceil(cost / saved):,} such training runs on the same refined corpus."
+    return f"It would pay from {math.ceil(cost / saved):,} such training runs on the same refined corpus."
 
 
 def _compared(saving: dict[str, Any], matched: dict[str, Any], what: str = "training FLOPs") -> str:
-    """'1.84× fewer training FLOPs (95 % interval ...)'; below 1 how many times more, with the saving and interval."""
+    """'1.84× fewer training FLOPs (95 % interval ...)'; below 1 how many times more, with the saving's interval."""
     ratio = saving["ratio"]
     span = "one run each: no interval"
     if matched["interval"]:

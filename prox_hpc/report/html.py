@@ -9,12 +9,13 @@ from markupsafe import Markup
 
 from prox_hpc import page
 from prox_hpc.report import figure, headline
+from prox_hpc.report.ledger import ROWS
 from prox_hpc.report.summary import counts
 
 HERE = Path(__file__).parent
-FILTERS = ("flops", "count", "percent", "number", "times", "ends", "hours")
+FILTERS = ("flops", "count", "percent", "number", "times", "ends", "hours", "short")
 SHOWN = 4
-"""Plots and tables shown at once; those of further tasks are folded."""
+"""Plots shown at once; those of further tasks are folded. Of tables the first is."""
 
 
 def render(report: dict[str, Any]) -> str:
@@ -26,10 +27,12 @@ def render(report: dict[str, Any]) -> str:
         **report,
         plots=plots(report),
         shown=SHOWN,
+        uneven=headline.UNEVEN,
         drawn={arm for metric in report["metrics"] for arm in metric["curves"]},
         method=next((m for metric in report["metrics"] for m in metric["matched"].values()), None),
         swatch=lambda number: Markup(figure.swatch(number)),
         table=score_table(report),
+        counted=[row for row in ROWS if any(arm["parts"].get(row) for arm in report["charge"]["arms"])],
         link=lambda path: quote(os.path.relpath(path, folder)),
         name_of=os.path.basename,
     )
@@ -44,7 +47,7 @@ def plots(report: dict[str, Any]) -> list[dict[str, Any]]:
             drawn.append({"metric": metric, "unit": "FLOPs", "svg": Markup(figure.plot(metric, arms, report["arm"]))})
     if drawn and any(line["hours"] for line in drawn[0]["metric"]["curves"].values()):
         unit, metric = report["hours"]["unit"], drawn[0]["metric"]
-        drawn.insert(1, {"metric": metric, "unit": unit, "svg": Markup(figure.plot(metric, arms, unit=unit))})
+        drawn.insert(1, {"metric": metric, "unit": unit, "svg": Markup(figure.plot(metric, arms, report["arm"], unit))})
     return drawn
 
 

@@ -3,7 +3,8 @@
 FLOPs by Kaplan's rule (training 6 N D, inference 2 N D, N without one embedding matrix, as the paper counts), beside it
 the exact count with attention and LM head where the shape is known (`prox_hpc.train.flops`). Hours are those of the
 steps (`prox_hpc.report.usage`); the rows of the refine step share its hours by their FLOPs. Rows are switched in and
-out by `report.charge`; what is charged is what one training run needs, so a row of several runs counts by its mean.
+out by `report.charge`; what is charged is what one training run needs, so a row of several runs counts by its mean,
+and of the passes over the corpus, which several arms may share, an arm is charged with the tokens that it needs.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -49,6 +50,13 @@ class Row:
     charged: bool = False
     note: str = ""
 
+    def part(self, share: float) -> "Row":
+        """This share of all it cost."""
+        if share == 1:
+            return self
+        amounts = {key: getattr(self, key) for key in ("flops", "exact", "tokens", "gpu_hours", "cpu_hours", "kwh")}
+        return replace(self, **{key: share * value for key, value in amounts.items() if value is not None})
+
     def over(self, usage: Usage | None) -> "Row":
         """With the hours of the step that did it."""
         if usage is None:
@@ -65,12 +73,14 @@ Amount = Callable[[Row], float | None]
 class Ledger:
     """All rows of a study, and the usage of its steps. why: the reason where accounting was not asked or had no answer.
 
+    shares: arm -> row -> the share of the row that it needs, see `pass_shares`; of any other row it needs all.
     hours: `gpu` or `cpu`, whichever the trainees ran on.
     """
 
     rows: list[Row]
     usages: dict[str, Usage | None] = field(default_factory=dict)
     why: str = ""
+    shares: dict[str, dict[str, float]] = field(default_factory=dict)
     hours: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,9 +104,18 @@ class Ledger:
         amount = self.amount(unit)(row) if row else None
         return amount / row.flops if row and row.flops and amount else None
 
+    def hours_spread(self) -> float | None:
+        """How much longer the slowest arm trained than the fastest for the same FLOPs; None when hours are not known.
 
-def charged_to(rows: Iterable[Row], name: str, arm: Mapping[str, Any]) -> list[Row]:
-    """The rows an arm is charged with. arm: its configuration (kind, doc, chunk)."""
+        Above 1 where machines were shared or unlike: then hours say something about the machines, too.
+        """
+        trained = {row.arm for row in self.rows if row.row == "pretraining" and row.arm}
+        rates = [rate for arm in trained if (rate := self.per_flop(arm, "hours"))]
+        return max(rates) / min(rates) if rates else None
+
+
+def charged_to(ledger: Ledger, name: str, arm: Mapping[str, Any]) -> list[Row]:
+    """The rows an arm is charged with, as much of each as it needs. arm: its configuration (kind, doc, chunk)."""
 
     def concerns(row: Row) -> bool:
         if row.arm is not None:
@@ -104,7 +123,8 @@ def charged_to(rows: Iterable[Row], name: str, arm: Mapping[str, Any]) -> list[R
         uses = {"doc_pass": arm.get("doc"), "chunk_prefill": arm.get("chunk"), "chunk_decode": arm.get("chunk")}
         return arm["kind"] == "refined" and bool(uses.get(row.row, True))
 
-    return [row for row in rows if row.charged and concerns(row)]
+    shares = ledger.shares.get(name, {})
+    return [row.part(shares.get(row.row, 1.0)) for row in ledger.rows if row.charged and concerns(row)]
 
 
 def charge(rows: Iterable[Row], amount: Amount, over: float | None = None) -> Charge | None:
@@ -133,9 +153,12 @@ def accounts(study: Study, ledger: Ledger, base: str, arm: str) -> dict[str, Acc
     return found
 
 
-def arm_charge(study: Study, ledger: Ledger, name: str, unit: str) -> Charge | None:
-    """What an arm is charged with beside pre-training, as `report.prorate` says; None when not known."""
-    rows = charged_to(ledger.rows, name, study.config["arm"][name])
+def arm_charge(study: Study, ledger: Ledger, name: str, unit: str, only: str = "") -> Charge | None:
+    """What an arm is charged with beside pre-training, as `report.prorate` says; None when not known.
+
+    only: of `ROWS`, this one alone.
+    """
+    rows = [row for row in charged_to(ledger, name, study.config["arm"][name]) if only in ("", row.row)]
     return charge(rows, ledger.amount(unit), _due_over(study, ledger, name, unit))
 
 
@@ -169,9 +192,11 @@ def build_ledger(study: Study, runs: list[Run]) -> Ledger:
     for arm in study.arms():
         if f"arm/{arm}" in study.roles:
             kind = study.config["arm"][arm]["kind"]
-            what = {"rule": "rule filter", "classifier": "classifier"}.get(kind, "executing programs")
+            named = {"rule": "rule filter", "classifier": "classifier", "random": "drawing lots"}
+            what = named.get(kind, "executing programs")
             hours = usage(f"arm/{arm}", f"classifier/{arm}", f"scores/{arm}")
-            rows.append(Row("filtering", what, 0.0, arm=arm).over(hours))
+            note = "the verdicts it learnt from are not charged" if kind == "classifier" else ""
+            rows.append(Row("filtering", what, 0.0, arm=arm, note=note).over(hours))
         rows.append(Row("tokenising", "tokenising", 0.0, arm=arm).over(usage(f"tokens/{arm}")))
     for arm in study.arms():
         roles = [f"pretrain/{arm}/seed{seed}" for seed in study.config["seeds"]]
@@ -183,7 +208,8 @@ def build_ledger(study: Study, runs: list[Run]) -> Ledger:
         rows.append(evaluation_row(study, own).over(usage(*(_evaluation(run) for run in own if run.evaluate))))
     switches = study.settings.charge
     ordered = sorted(rows, key=lambda row: ROWS.index(row.row))
-    return Ledger([replace(row, charged=getattr(switches, row.row)) for row in ordered], usages, why)
+    charged = [replace(row, charged=getattr(switches, row.row)) for row in ordered]
+    return Ledger(charged, usages, why, {arm: pass_shares(study, arm) for arm in study.arms()})
 
 
 def training(study: Study, role: str) -> dict[str, Any]:
@@ -253,13 +279,27 @@ def pilot_rows(study: Study) -> list[Row]:
     return [pass_row(study, "doc_pass", "doc pass, pilot", "doc", tokens, 0, scored)]
 
 
+def pass_shares(study: Study, arm: str) -> dict[str, float]:
+    """Row of the passes -> the share of its tokens that an arm needs, as its execute step counted them.
+
+    {} where it counted none: not executed yet, by an older prox_hpc, or no refined arm.
+    """
+    needed, made = study.summary(f"arm/{arm}").get("tokens", {}), study.summary("refine").get("tokens", {})
+    kinds = {"doc_pass": "doc_prefill", "chunk_prefill": "chunk_prefill", "chunk_decode": "chunk_decode"}
+    return {row: needed[kind] / made[kind] for row, kind in kinds.items() if kind in needed and made.get(kind)}
+
+
 def pass_rows(study: Study) -> list[Row]:
-    """Doc pass and chunk pass, prefill and decode, from the refine step's token counts."""
+    """Doc pass and chunk pass, prefill and decode, from the refine step's token counts.
+
+    Tokens of chunk prompts that the server had read before, with the doc prompt, were not computed a second time.
+    """
     summary = study.summary("refine")
     if not summary:
         stages = (("doc_pass", "doc pass"), ("chunk_prefill", "chunk pass"))
         return [Row(row, stage, None, note="not refined yet") for row, stage in stages]
     tokens, statuses = summary["tokens"], summary["programs"]
+    cached = {"doc": 0, "chunk": tokens.get("chunk_cached", 0)}
     asked = statuses["doc"].get("ok", 0)
     programmed = sum(n for status, n in statuses["chunk"].items() if status not in ("oversized", "no_program"))
     rows = []
@@ -269,7 +309,8 @@ def pass_rows(study: Study) -> list[Row]:
     ):
         prefill, decode = tokens[f"{stage}_prefill"], tokens[f"{stage}_decode"]
         if prefill:
-            rows.append(pass_row(study, keys[0], f"{stage} pass, prefill", stage, prefill, 0, requests))
+            read = pass_row(study, keys[0], f"{stage} pass, prefill", stage, prefill, 0, requests)
+            rows.append(_computed(read, prefill - cached[stage]))
         if decode:
             rows.append(pass_row(study, keys[1], f"{stage} pass, decode", stage, prefill, decode, requests))
     return rows
@@ -287,6 +328,14 @@ def pass_row(study: Study, row: str, name: str, stage: str, prefill: float, deco
         kaplan, exact = both.kaplan - kaplan, both.exact - exact
     known = "layers" in model
     return Row(row, name, kaplan, exact=exact if known else None, tokens=count, parameters=model["parameters"])
+
+
+def _computed(row: Row, tokens: float) -> Row:
+    """A prefill row of which only `tokens` were computed: each cost as much, since it attends to all before."""
+    if not row.tokens or tokens == row.tokens:
+        return row
+    kept = f"{row.tokens - tokens:,.0f} more prompt tokens had been read with the doc prompt (prefix cache)"
+    return replace(row.part(tokens / row.tokens), note="; ".join(filter(None, (row.note, kept))))
 
 
 def _sharing(rows: list[Row], usage: Usage | None) -> list[Row]:

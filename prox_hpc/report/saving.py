@@ -13,35 +13,50 @@ SIZES = (0.5, 1.0, 2.0, 5.0)
 
 
 def charges(study: Study, ledger: Ledger) -> dict[str, Any]:
-    """What is charged: {rows: switch by row, prorate, unmeasured: stages charged that nobody measured, arms: [...]}.
+    """What is charged: {rows: switch by row, prorate, unmeasured, whole_passes, arms: [...]}.
 
-    Per arm the rows it is charged with, and the sums for one whole training run in FLOPs, exact FLOPs and hours; null
-    where one of them is not known.
+    unmeasured: stages charged that nobody measured. whole_passes: refined arms charged with all of the passes because
+    nobody counted what they need of them. Per arm the rows it is charged with, the shares it needs of the passes,
+    `parts`: FLOPs by row, and the sums for one whole training run in FLOPs, exact FLOPs and hours; null where one of
+    them is not known.
     """
     settings = study.settings
     arms = []
     for name, arm in study.config["arm"].items():
-        rows = charged_to(ledger.rows, name, arm)
-        sums = {}
-        for unit in ("flops", "exact_flops", "hours"):
-            beside, row = arm_charge(study, ledger, name, unit), ledger.pretraining(name)
-            run = (ledger.amount(unit)(row) if row else None) if settings.charge.pretraining else 0.0
-            trained = None if run is None else run / (row.runs if row else 1)
-            sums[unit] = None if beside is None or trained is None else trained + beside.at(trained)
-        arms.append({"arm": name, "rows": [row for row in ROWS if any(r.row == row for r in rows)], **sums})
+        rows = {row.row for row in charged_to(ledger, name, arm)}
+        named = [row for row in ROWS if row in rows]
+        sums = {unit: _of_a_run(study, ledger, name, unit, named) for unit in ("flops", "exact_flops", "hours")}
+        parts = {row: _of_a_run(study, ledger, name, "flops", [row]) for row in named}
+        arms.append({"arm": name, "rows": named, "shares": ledger.shares[name], "parts": parts, **sums})
     return {
         "rows": asdict(settings.charge),
         "prorate": settings.prorate,
         "unmeasured": [row.stage for row in ledger.rows if row.charged and row.unmeasured],
+        "whole_passes": [
+            name for name, arm in study.config["arm"].items() if arm["kind"] == "refined" and not ledger.shares[name]
+        ],
         "arms": arms,
     }
+
+
+def _of_a_run(study: Study, ledger: Ledger, arm: str, unit: str, rows: list[str]) -> float | None:
+    """What one whole training run is charged with in these rows; None where it is not known."""
+    row = ledger.pretraining(arm)
+    run = ledger.amount(unit)(row) if row else None
+    trained = run / row.runs if row and run is not None else None
+    amounts: list[float | None] = []
+    for name in rows:
+        beside = arm_charge(study, ledger, arm, unit, only=name)
+        amounts.append(trained if name == "pretraining" else beside.at(trained or 0.0) if beside else None)
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if len(known) == len(amounts) else None
 
 
 def refining_flops(study: Study, ledger: Ledger, arm: str | None) -> float | None:
     """FLOPs of making the refiner and of the passes, as charged to the refined arm; None when not known."""
     if arm is None:
         return None
-    own = [row for row in charged_to(ledger.rows, arm, study.config["arm"][arm]) if row.row in REFINING]
+    own = [row for row in charged_to(ledger, arm, study.config["arm"][arm]) if row.row in REFINING]
     known = [row.flops for row in own if not row.unmeasured]
     return None if None in known else sum(value for value in known if value is not None)
 
@@ -92,7 +107,7 @@ def _pays(
 
 def _sizes(study: Study, ledger: Ledger, arm: str, pays: dict[str, Any]) -> list[dict[str, Any]]:
     """{parameters, own, cost, tokens, passes} with refiners of other sizes: what is 2 N D or 6 N D of them, scaled."""
-    rows = charged_to(ledger.rows, arm, study.config["arm"][arm])
+    rows = charged_to(ledger, arm, study.config["arm"][arm])
     scaled = [row for row in rows if row.row in REFINING and row.flops and row.parameters and row.tokens]
     if not scaled:
         return []

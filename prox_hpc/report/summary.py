@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from prox_hpc.report.headline import TOLD, count, ends, flops, number, percent, times
+from prox_hpc.report.headline import TOLD, count, ends, flops, number, percent, short, times
 
 VERDICT_STYLE = {"saving": "bold green", "offset": "bold yellow", "negative": "bold red", "none": "bold red"}
 SHOWN_MISSING = 8
@@ -114,17 +114,20 @@ def pays_table(report: dict[str, Any]) -> Table:
         told = matched["to_baseline"]["units"].get("hours")
         savings = [told[key] if told else None for key in ("saving", "saving_with_cost")]
         cells = [times(saving["ratio"]) if saving and saving["ratio"] else "–" for saving in savings]
-        table.add_row(arm, *cells, break_even(pays.get(arm)), number(pays.get(arm, {}).get("passes"), 1))
+        row = pays.get(arm, {})
+        table.add_row(
+            arm, *cells, break_even(pays.get(arm)), number(row.get("passes") if row.get("tokens") else None, 1)
+        )
     return table
 
 
 def break_even(row: dict[str, Any] | None) -> str:
-    """'1.30e9 tokens' of the arm; 'never' where it saves nothing, 'at once' where it cost nothing."""
+    """'1.30B tokens' of the arm; 'never' where it saves nothing, 'at once' where it cost nothing."""
     if row is None:
         return "–"
     if not row["tokens"]:
         return "never" if row["tokens"] is None else "at once"
-    return f"{flops(row['tokens'])} tokens"
+    return f"{short(row['tokens'])} tokens"
 
 
 def _refining(report: dict[str, Any]) -> Iterator[RenderableType]:

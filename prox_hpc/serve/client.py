@@ -7,7 +7,7 @@ done. (The server would also report every token; told to report only every so ma
 
 import math
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -30,10 +30,11 @@ class Fault(ServerError):
 
 @dataclass(frozen=True)
 class Score:
-    """Log-probabilities of the two answers' tokens after the prompt."""
+    """Log-probabilities of the two answers' tokens after the prompt. replica: the server that read it."""
 
     keep: float
     drop: float
+    replica: int | None = field(default=None, compare=False)
 
     @property
     def value(self) -> float:
@@ -43,11 +44,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Generation:
-    """A generated answer. truncated: it hit the token limit. tokens: generated ones, the end-of-sequence included."""
+    """A generated answer. truncated: it hit the token limit. tokens: generated ones, the end-of-sequence included.
+
+    cached: tokens of the prompt that the server had read before (its prefix cache).
+    """
 
     text: str
     truncated: bool
     tokens: int
+    cached: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class Generating:
         reason = meta["finish_reason"]["type"]
         if reason not in ("stop", "length"):
             raise Fault(f"the server broke off a request: {meta['finish_reason']}")
-        return Generation(answer["text"], reason == "length", meta["completion_tokens"])
+        return Generation(answer["text"], reason == "length", meta["completion_tokens"], meta.get("cached_tokens", 0))
 
 
 Question = Scoring | Generating

@@ -30,6 +30,7 @@ from prox_hpc.serve.limit import Limit
 from prox_hpc.serve.seats import Seat, seats, visible_gpus
 from prox_hpc.serve.server import Server, ServerError, check_model, check_serve
 
+_SUMS = ("requests", "calls", "restarts", "quarantined", "input_tokens", "cached_tokens", "output_tokens")
 TRIES = 4
 """How often a living server may fail a request before it is started again."""
 PAUSE_S = 0.5
@@ -99,7 +100,8 @@ class _Replica:
     keeper: the thread that starts and stops it (a server dies with the thread that started it). suspects: groups of
     requests in flight when it died, each to be tried with nothing else in flight. on_trial: one of them is in flight.
     victims: how many requests its last death left. poison: the one that is found to be deadly. failures: deaths in a
-    row without an answer in between. alarm: why it must be ended.
+    row without an answer in between. alarm: why it must be ended. own: requests that wait for this server, because it
+    has read the beginning of their prompts.
     """
 
     number: int
@@ -112,6 +114,7 @@ class _Replica:
     client: Client | None = None
     calls: set["asyncio.Task[None]"] = field(default_factory=set)
     in_flight: dict[_Request, None] = field(default_factory=dict)
+    own: _Queue = field(default_factory=_Queue)
     suspects: deque[list[_Request]] = field(default_factory=deque)
     on_trial: bool = False
     victims: int = 0
@@ -122,6 +125,10 @@ class _Replica:
     sign: float = 0.0
     idle_since: float | None = None
     idle_s: float = 0.0
+
+    @property
+    def is_ready(self) -> bool:
+        return self.client is not None and self.alarm is None
 
     def call_alarm(self, reason: str) -> None:
         self.alarm = self.alarm or reason
@@ -161,7 +168,7 @@ class Pool:
         self._lives: list[asyncio.Task[None]] = []
         self._error: BaseException | None = None
         self._pump_is_due = False
-        self._sums = dict.fromkeys(("requests", "calls", "restarts", "quarantined", "input_tokens", "output_tokens"), 0)
+        self._sums = dict.fromkeys(_SUMS, 0)
 
     async def __aenter__(self) -> "Pool":
         try:
@@ -201,20 +208,25 @@ class Pool:
         grammar: str | None = None,
         stop_ids: Sequence[int] = (),
         order: int = 0,
+        after: Score | None = None,
     ) -> Generation:
-        """Greedy continuation of `ids`, within `grammar` (EBNF) if given, up to one of `stop_ids` (not in the text)."""
+        """Greedy continuation of `ids`, within `grammar` (EBNF) if given, up to one of `stop_ids` (not in the text).
+
+        after: the score of a prompt that begins alike; the same server is then asked, and before anything new, while
+        its prefix cache still holds what it has read.
+        """
         question = Generating(max_new_tokens, grammar, tuple(stop_ids))
-        answer: Generation = await self._asked(model, question, ids, order)
+        answer: Generation = await self._asked(model, question, ids, order, after)
         return answer
 
     def figures(self) -> dict[str, float]:
         """waiting, in_flight, limit: now. devices: GPUs (1 without any). requests (answered), calls, restarts,
-        quarantined, input_tokens, output_tokens: sums since the start. idle_s: the servers' time with nothing in
-        flight, added up."""
+        quarantined, input_tokens, cached_tokens (of these, those in a prefix cache), output_tokens: sums since the
+        start. idle_s: the servers' time with nothing in flight, added up."""
         now = time.monotonic()
         idle = sum(r.idle_s + (now - r.idle_since if r.idle_since is not None else 0.0) for r in self._replicas)
         return {
-            "waiting": sum(queue.waiting for queue in self._queues.values())
+            "waiting": sum(queue.waiting for queue in self._all_queues())
             + sum(len(group) for replica in self._replicas for group in tuple(replica.suspects)),
             "in_flight": sum(len(replica.in_flight) for replica in self._replicas),
             "limit": sum(replica.limit.value for replica in self._replicas),
@@ -225,11 +237,16 @@ class Pool:
 
     # requests: queue, calls, answers
 
-    def _asked(self, model: str, question: Question, ids: Sequence[int], order: int) -> "asyncio.Future[Any]":
+    def _asked(
+        self, model: str, question: Question, ids: Sequence[int], order: int, after: Score | None = None
+    ) -> "asyncio.Future[Any]":
         if self._error is not None:
             raise _again(self._error)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queues[model].push(order, _Request(question, ids, future))
+        queue = self._queues[model]
+        if after is not None and after.replica is not None and (reader := self._replicas[after.replica]).is_ready:
+            queue = reader.own if reader.seat.model == model else queue
+        queue.push(order, _Request(question, ids, future))
         self._pump_soon()
         return future
 
@@ -241,14 +258,19 @@ class Pool:
 
     def _pump(self) -> None:
         self._pump_is_due = False
-        ready = [replica for replica in self._replicas if replica.client is not None and replica.alarm is None]
+        ready = [replica for replica in self._replicas if replica.is_ready]
         for replica in ready:
             if not replica.in_flight:
                 replica.on_trial = bool(replica.suspects)
                 if replica.suspects:
                     self._try_suspects(replica)
+        free = [replica for replica in ready if not replica.on_trial]
+        for replica in free:
+            while (count := min(self._batch(replica), replica.own.waiting, _room(replica))) > 0:
+                if batch := replica.own.take(count):
+                    self._send(replica, batch)
         for model, queue in self._queues.items():
-            replicas = [replica for replica in ready if replica.seat.model == model and not replica.on_trial]
+            replicas = [replica for replica in free if replica.seat.model == model]
             while queue.waiting and replicas:
                 replica = max(replicas, key=_room)
                 count = min(self._batch(replica), -(-queue.waiting // len(replicas)))
@@ -335,12 +357,17 @@ class Pool:
     def _answered(self, replica: _Replica, request: _Request, answer: Score | Generation) -> None:
         replica.failures = 0
         self._release(replica, request)
-        tokens = answer.tokens if isinstance(answer, Generation) else 0
+        tokens = cached = 0
+        if isinstance(answer, Generation):
+            tokens, cached = answer.tokens, answer.cached
+        else:
+            answer = replace(answer, replica=replica.number)
         self._sums["requests"] += 1
+        self._sums["cached_tokens"] += cached
         self._sums["input_tokens"] += len(request.ids)
         self._sums["output_tokens"] += tokens
-        others_wait = self._queues[replica.seat.model].waiting > 0
-        replica.limit.answered(len(request.ids) + tokens, type(answer).__name__, others_wait, replica.sign)
+        others_wait = replica.own.waiting + self._queues[replica.seat.model].waiting > 0
+        replica.limit.answered(len(request.ids) - cached + tokens, type(answer).__name__, others_wait, replica.sign)
         if not request.future.done():
             request.future.set_result(answer)
 
@@ -439,6 +466,8 @@ class Pool:
         # A death that narrows the suspects down brings the end nearer and is not held against the server.
         if not (replica.on_trial and len(left) < replica.victims):
             replica.failures += 1
+        for request in replica.own.clear():  # nothing is left of what it had read
+            self._queues[replica.seat.model].push(0, request)
         replica.on_trial = False
         replica.victims = len(left)
         if len(left) == 1 and left[0].deaths > 1:
@@ -479,8 +508,11 @@ class Pool:
             if not request.future.done():
                 request.future.set_exception(_again(error))
 
+    def _all_queues(self) -> list[_Queue]:
+        return [*self._queues.values(), *(replica.own for replica in self._replicas)]
+
     def _all_requests(self) -> Iterator[_Request]:
-        for queue in self._queues.values():
+        for queue in self._all_queues():
             yield from queue.clear()
         for replica in self._replicas:
             yield from replica.in_flight

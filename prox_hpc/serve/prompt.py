@@ -24,12 +24,14 @@ class Template:
     """How a prompt is built around a document's text or a chunk's numbered lines.
 
     doc, chunk: what stands before and after. add_special_tokens: whether the tokenizer puts its own begin-of-sequence
-    token before the prompt.
+    token before the prompt. one_reading: the doc stage is shown numbered lines too, opened like a chunk and told apart
+    only by how it closes, so that a server with a prefix cache reads a page once for both stages.
     """
 
     doc: tuple[str, str]
     chunk: tuple[str, str]
     add_special_tokens: bool
+    one_reading: bool = False
 
 
 _LLAMA2_BEFORE = "[INST] <<SYS>>\nYou are a helpful, respectful and honest assistant.\n<</SYS>>\n\n"
@@ -38,6 +40,10 @@ _LLAMA2_AFTER = " [/INST]"
 TEMPLATES: dict[str, Template] = {
     # Ours: the marks are single tokens of our tokenizer.
     "tags": Template(("<doc>\n", "\n</doc>\n"), ("<chunk>\n", "\n</chunk>\n"), add_special_tokens=False),
+    # Ours too, for one reading of a page. What is asked stands at the end, where all of the page has been read.
+    "page": Template(
+        ("<doc>\n", "\n</doc>\n"), ("<doc>\n", "\n</chunk>\n"), add_special_tokens=False, one_reading=True
+    ),
     # The released ProX refiners: Llama-2's chat format with its stock system sentence; `<s>` comes from the tokenizer.
     # Their own scripts right-cut this prompt at 2,000 tokens, closing mark and all; we cut the document instead.
     "llama2": Template(
@@ -56,9 +62,11 @@ def template(name: str) -> Template:
 
 
 def render_doc(name: str, text: str) -> str:
-    """Doc-stage prompt: the raw text of a document (already cut, see `cut_document`) in template `name`."""
+    """Doc-stage prompt: the text of a document (already cut, see `cut_document`) in template `name`, its lines numbered
+    where both stages share one reading."""
     before, after = template(name).doc
-    return f"{before}{text}{after}"
+    shown = number_lines(text.split("\n")) if template(name).one_reading else text
+    return f"{before}{shown}{after}"
 
 
 def render_chunk(name: str, chunk: Chunk) -> str:

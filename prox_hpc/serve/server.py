@@ -321,7 +321,7 @@ def command(model: str, serve: Serve, port: int, secret: Path) -> list[str]:
     arguments += ["--dtype", serve.dtype, "--random-seed", "1"]
     arguments += ["--max-running-requests", str(serve.requests_in_flight or serve.max_in_flight)]
     if not serve.radix_cache:
-        # Prompts share only their first few tokens; the tree of prefixes is then work for every request and no gain.
+        # Most prompts share only their first few tokens; the tree of prefixes is then work for each and no gain.
         arguments += ["--disable-radix-cache"]
     if serve.chunked_prefill_tokens is not None:
         # Prefill of a 0.3B model peaks at 1.6M tokens/s on an H100, so SGLang's usual 2k-8k tokens a step are over in

@@ -161,7 +161,7 @@ def plan_study(
     build = _Builder(config, files, count_blocks, identify, examine(config.evaluation))
     corpus = build.source(config.corpus, "test", "corpus")
     tasks = max(1, min(config.corpus.tasks, corpus.blocks))
-    tokenizer, refiner = _refiner(build, corpus)
+    tokenizer, refiner = _refiner(build)
     if any(arm.kind == "refined" for arm in config.arm.values()):
         if _piloted(config):
             build.add(_pilot(build, corpus, refiner), "pilot")
@@ -371,7 +371,12 @@ def _check_models(config: Config) -> None:
             f"trainee.tokenizer: trainee.model={trainee.model} is trained further, so the corpus must be read with its "
             f"own tokenizer; set trainee.tokenizer={trainee.model}"
         )
-    if refiner.train and trainee.tokenizer is None and trainee.shape.vocab_size != refiner.shape.vocab_size:
+    if not refiner.train and trainee.tokenizer is None:
+        raise UserError(
+            "trainee.tokenizer: must be given (folder or hub name), since a study makes its own only with a refiner of "
+            f"its own (refiner=nano); e.g. the given refiner's: trainee.tokenizer={refiner.chunk_model or 'FOLDER'}"
+        )
+    if trainee.tokenizer is None and trainee.shape.vocab_size != refiner.shape.vocab_size:
         raise UserError(
             f"trainee.tokenizer: must be given (folder or hub name), since trainee.shape.vocab_size="
             f"{trainee.shape.vocab_size} is not the size of the study's own ({refiner.shape.vocab_size})"
@@ -383,14 +388,13 @@ def _in_order(arms: dict[str, Arm]) -> list[tuple[str, Arm]]:
     return sorted(arms.items(), key=lambda item: item[1].kind in MATCHED)
 
 
-def _refiner(build: _Builder, corpus: Source) -> tuple[Step | None, Step | None]:
+def _refiner(build: _Builder) -> tuple[Step | None, Step | None]:
     """The study's own tokenizer and refiner, where it needs them: -> (tokenizer step, adapt step)."""
     config, refiner = build.config, build.config.refiner
     made_here = refiner.train and any(arm.kind == "refined" for arm in config.arm.values())
     if not made_here and config.trainee.tokenizer:
         return None, None
-    seed = build.source(refiner.seed_corpus, "train", "seed") if refiner.train else corpus
-    vocabulary = (refiner if refiner.train else config.trainee).shape.vocab_size
+    seed, vocabulary = build.source(refiner.seed_corpus, "train", "seed"), refiner.shape.vocab_size
     tokenizer = build.add(
         Step("tokenizer", f"bpe{vocabulary}", {"vocab_size": vocabulary, **seed.config()}, seed.inputs()), "tokenizer"
     )
@@ -565,14 +569,19 @@ def _train_and_evaluate(
     label = f"{trainee.name}-{name.replace('/', '-')}"
     pretrain = Step("pretrain", label, meaning, inputs, processes=build.processes("pretrain"), runtime=runtime)
     build.add(pretrain, f"pretrain/{name}")
-    evaluation = config.evaluation
+    evaluation, evaluations = config.evaluation, _evaluation_tasks(config)
     evaluate = Step(
         "evaluate",
         label,
         {"tasks": evaluation.tasks, "batch_size": evaluation.batch_size, "data": build.evaluation_data},
         {"pretrain": pretrain.address, **({"heldout": held_out.address} if held_out else {})},
-        tasks=_evaluation_tasks(config),
-        runtime={"device": config.cluster.device, "data": evaluation.data},
+        tasks=evaluations,
+        runtime={
+            "device": config.cluster.device,
+            "data": evaluation.data,
+            # the input whose end a task need not wait for; the one with the last checkpoint does
+            **({"early": "pretrain"} if evaluation.while_training and evaluations > 1 else {}),
+        },
     )
     build.add(evaluate, f"evaluate/{name}")
 

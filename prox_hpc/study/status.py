@@ -121,7 +121,7 @@ def _state(store: Path, step: Step, begun: list[dict[str, Any]], done: int, slur
     if slurm and not living:
         return (
             "cancelled"
-            if all(s == "CANCELLED" for s in slurm)
+            if "CANCELLED" in slurm and {*slurm} <= {"CANCELLED", "COMPLETED"}
             else "failed"
             if set(slurm) != {"COMPLETED"}
             else "running"

@@ -138,8 +138,13 @@ def load_run(run: Path) -> tuple[dict[str, Any], list[Step]]:
     path = run / "study.json"
     if not path.exists():
         raise UserError(f"{run}: is not a run folder (no study.json); runs are in OUTPUT/runs/")
-    value = json.loads(path.read_text())
-    return value["config"], [Step.from_json(step) for step in value["steps"].values()]
+    try:
+        value = json.loads(path.read_text())
+        return value["config"], [Step.from_json(step) for step in value["steps"].values()]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: is damaged ({type(error).__name__}: {error}); remove it and launch the study again"
+        ) from error
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """When a run's losses say that it is lost: a value that is not finite, or a spike that does not go away.
 
-A spike is OLMo 2's (arXiv 2501.00656, its "spike score"): a loss at least 7 standard deviations above the mean of the
-last 1,000. Most recover by themselves, so it takes `training.spike_steps` of them in a row to end the job. Losses of a
-spike do not enter the mean: they would soon make it look ordinary. All ranks see the same losses, so they all end.
+What counts as high is from OLMo 2's spike score (arXiv 2501.00656), which measures how unsteady a run was by the share
+of values at least 7 standard deviations from the mean of the last 1,000. The rest of the rule is ours: only losses
+above the mean count; most spikes recover by themselves, so it takes `training.spike_steps` of them in a row to end the
+job; and losses of a spike do not enter the mean, which would soon make it look ordinary. All ranks see the same losses,
+so they all end.
 """
 
 import math

@@ -14,7 +14,8 @@ import io
 import json
 import os
 import shutil
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,10 @@ class States:
             if self.rank == 0:
                 self._convert(saved.tag, universal)
             torch.distributed.barrier()
-            engine.load_checkpoint(str(self.folder), tag=universal)
+            self._load(engine, universal)
             _own_steps(engine)
         elif saved:
-            engine.load_checkpoint(str(self.folder), tag=saved.tag)
+            self._load(engine, saved.tag)
         torch.distributed.barrier()
         if self.rank == 0:
             self._sweep(saved.tag if saved else None)
@@ -101,28 +102,47 @@ class States:
             if folder.name != tag:
                 shutil.rmtree(folder)
 
+    def _load(self, engine: Any, tag: str) -> None:
+        with _plain_path(self.folder) as folder:
+            engine.load_checkpoint(folder, tag=tag)
+
     def _convert(self, tag: str, universal: str) -> None:
         """Write the universal checkpoint of a saved state beside it; it takes as much room again."""
         from deepspeed.checkpoint import ds_to_universal
 
         shutil.rmtree(self.folder / universal, ignore_errors=True)  # of a conversion that was killed
-        arguments = argparse.Namespace(
-            input_folder=str(self.folder / tag),
-            output_folder=str(self.folder / universal),
-            num_extract_workers=1,  # more would be forked from a process that has threads of gloo's or a GPU
-            num_merge_workers=1,
-            keep_temp_folder=False,
-            strict=True,
-            inject_missing_state=True,
-        )
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # progress bars
-            ds_to_universal.main(arguments)
+        with _plain_path(self.folder) as folder:
+            arguments = argparse.Namespace(
+                input_folder=f"{folder}/{tag}",
+                output_folder=f"{folder}/{universal}",
+                num_extract_workers=1,  # more would be forked from a process that has threads of gloo's or a GPU
+                num_merge_workers=1,
+                keep_temp_folder=False,
+                strict=True,
+                inject_missing_state=True,
+            )
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # progress bars
+                ds_to_universal.main(arguments)
         (self.folder / "latest_universal").unlink()
 
 
 def folder_of(task: Task) -> Path:
     """Where a task's states lie."""
     return task.state / "resume"
+
+
+@contextmanager
+def _plain_path(folder: Path) -> Iterator[str]:
+    """Another path of `folder`, without a character that means something in a pattern.
+
+    DeepSpeed 0.19.8 makes globs and regular expressions of the paths it reads from: with a `[` or a `+` in one it finds
+    no file, whatever number of ranks saved them.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{handle}"
+    finally:
+        os.close(handle)
 
 
 def _own_steps(engine: Any) -> None:

@@ -7,10 +7,13 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from prox_hpc.cluster.local import LocalRun
 from prox_hpc.config import Cluster, Resources
+from prox_hpc.publish import publish_json
 from prox_hpc.study.plan import Plan
-from prox_hpc.study.store import artifact_dir, state_dir
+from prox_hpc.study.store import artifact_dir, state_dir, task_states
 from prox_hpc.task import Step
 
 GENERATE = Step("generate", "web", {"documents": 30, "blocks": 3, "seed": 5, "sites": "test"}, tasks=3)
@@ -43,6 +46,24 @@ def test_a_failure_blocks_what_depends_on_it_and_nothing_else(tmp_path: Path) ->
     assert states[AFTER_BROKEN.address] == "blocked"
     assert states[TOKENIZER.address] == "done"
     assert "no_such_rule" in local.failure(local.runs[BROKEN.address])
+
+
+@pytest.mark.parametrize(("slots", "scored"), [(2, True), (1, False)])
+def test_checkpoints_are_evaluated_while_training_runs_where_there_is_room(
+    tmp_path: Path, slots: int, scored: bool
+) -> None:
+    training = {"tokens": 20 * 512, "batch_tokens": 512, "checkpoints": 2}
+    pretrain = Step("pretrain", "raw", {"training": training}, {"tokens": "tokenize/absent-0"})  # so it fails
+    early = {"early": "pretrain"}
+    evaluate = Step("evaluate", "raw", {}, {"pretrain": pretrain.address}, tasks=2, runtime=early)
+    for step in (10, 20):  # exported by an attempt before
+        publish_json(artifact_dir(tmp_path, pretrain) / f"checkpoints/step-{step:06d}/checkpoint.json", {})
+    publish_json(state_dir(tmp_path, evaluate) / "checkpoints/step-000010.json", {})  # its score: nothing to compute
+    local = LocalRun(Plan((pretrain, evaluate)), tmp_path, Cluster(slots=slots))
+    assert not local.run(lambda _: None)
+    assert [item.state for item in local.runs.values()] == ["failed", "blocked"]
+    states = [state.get("state") for state in task_states(tmp_path, evaluate)]
+    assert states == ["done" if scored else None, None]
 
 
 def test_no_more_tasks_at_once_than_slots(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def test_successors_wait_for_a_failure_and_the_seal_for_both(tmp_path: Path) -> 
     assert line(made["successors"], "array").startswith("#SBATCH --array=0-1%")
     assert line(made["successors"], "job-name").endswith(":successors")
     seal = line(made["seal"], "dependency")
-    assert "afterany:<refine/" in seal
+    assert "afterok:<generate/" in seal, "where an input failed there is nothing to seal"
+    assert ",afterany:<refine/" in seal
     assert "(successors)" in seal
 
 

@@ -186,14 +186,28 @@ def test_a_restarted_task_scores_only_what_is_missing(store: Path) -> None:
     assert scores[1]["scores"]["world_cloze"].keys() >= {"acc", "acc_norm"}
 
 
-def test_an_array_has_the_products_of_one_task(store: Path, done: Task) -> None:
-    step = replace(done.step, tasks=3)  # one of them finds no checkpoint for itself
-    task = Task(step, 1, store=store.parent / "array")
-    shutil.copytree(store / "artifacts/pretrain", task.store / "artifacts/pretrain")
+def test_an_array_that_begins_while_training_runs_has_the_products_of_one_task(store: Path, done: Task) -> None:
+    step = replace(done.step, tasks=3, runtime={**done.step.runtime, "early": "pretrain"})
+    first, second, last = tasks = [Task(step, index, store=store.parent / "array") for index in range(3)]
+    task, at = second, second.step.inputs["pretrain"]
+    trained = shutil.copytree(store / "artifacts" / at, task.store / "artifacts" / at)
+    sealed = (trained / "artifact.json").rename(trained.parent / "later.json")
+    about = (trained / "checkpoints/step-000010/checkpoint.json").rename(trained.parent / "exported.json")
+    training = {"tokens": 20 * 512, "batch_tokens": 512, "checkpoints": 2}
+    config = json.loads(sealed.read_text())["config"] | {"training": training}
+    publish_json(task.store / "steps" / at / "step.json", Step("pretrain", "raw", config).to_json())
+    assert not any(evaluate.ready(each) for each in tasks), "held-out data is missing"
     shutil.copytree(store / "artifacts/heldout", task.store / "artifacts/heldout")
-    evaluate.run(task)
-    assert [path.name for path in (task.state / "checkpoints").iterdir()] == ["step-000020.json"]
-    with pytest.raises(RuntimeError, match="step-000010 are not scored; launch again"):
+    assert [evaluate.ready(each) for each in tasks] == [True, False, False], "the first has no checkpoint to score"
+    about.rename(trained / "checkpoints/step-000010/checkpoint.json")
+    assert [evaluate.ready(each) for each in tasks] == [True, True, False], "the last one is the end of training's"
+    with pytest.raises(FileNotFoundError, match="'pretrain' is not published; run its step first"):
+        evaluate.run(last)
+    evaluate.run(first)
+    evaluate.run(second)
+    assert [path.name for path in (task.state / "checkpoints").iterdir()] == ["step-000010.json"]
+    sealed.rename(trained / "artifact.json")
+    with pytest.raises(RuntimeError, match="step-000020 are not scored; launch again"):
         evaluate.seal(task)
     assert not (task.out / "scores.json").exists()
     finish(task)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from prox_hpc.config import Corpus
@@ -101,9 +101,10 @@ def test_tokens_give_back_every_document(store: Path, tokens: str, tokenizer: st
         assert about["utf8_bytes"] == sum(len(text.encode()) for text in filled)
         assert decoder.decode(ids) == "".join(text + "<|endoftext|>" for text in filled)
         starts = np.fromfile(artifact / "blocks" / f"{index:05d}.idx", dtype="<i8")
+        # EOS ends each document and stands nowhere else, also where a page says "<|endoftext|>"
+        ends = np.flatnonzero(ids == decoder.eos_token_id) + 1
+        assert [0, *ends] == [*starts, len(ids)]
         assert len(starts) == len(filled)
-        if len(ids):
-            assert ids[-1] == decoder.eos_token_id
     stream = Packed.open(artifact / "blocks", 64, 1)
     texts = [text for block in TEXTS for text in block if text]
     assert [decoder.decode(stream.document(i)) for i in range(stream.documents)] == [t + "<|endoftext|>" for t in texts]
@@ -113,6 +114,29 @@ def test_tokens_give_back_every_document(store: Path, tokens: str, tokenizer: st
     assert summary["blocks"] == 4
     assert summary["documents"] + summary["empty"] == sum(map(len, TEXTS))
     assert summary["dtype"] == "<u2"
+
+
+def test_a_page_that_names_special_tokens_is_text_to_a_llama_like_tokenizer(store: Path, tmp_path: Path) -> None:
+    special = ["<unk>", "<s>", "</s>"]
+    pieces = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *"\u2581<>/abcs", "</"]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    bpe = Tokenizer(models.BPE(vocabulary, [("<", "/")], unk_token="<unk>", byte_fallback=True))
+    bpe.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    bpe.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    bpe.add_special_tokens([AddedToken(token, normalized=False) for token in special])
+    PreTrainedTokenizerFast(tokenizer_object=bpe, unk_token="<unk>", bos_token="<s>", eos_token="</s>").save_pretrained(
+        tmp_path
+    )
+    text = "a </s> b<s>c</s></s>\n<unk>"
+    corpus = Task(Step("generate", "special", {}), 0, store)
+    write_block(block_path(corpus.out, 0), [Document("0", text, {})])
+    step = Step("tokenize", "llama", {"tokenizer": str(tmp_path)}, {"corpus": published(corpus, {})})
+    tokenize.run(Task(step, 0, store))
+    ids = np.fromfile(store / "artifacts" / step.address / "blocks" / "00000.bin", dtype="<u2").tolist()
+    assert bpe.decode(ids[:-1], skip_special_tokens=False) == text
+    assert [token for token in ids if token < len(special)] == [2]
 
 
 def test_ids_are_as_wide_as_the_vocabulary_needs() -> None:

@@ -54,17 +54,20 @@ def split(pattern: str) -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), bytes_only])
 
 
+@pytest.mark.parametrize("special_is_text", [True, False])
 @pytest.mark.parametrize("kind", ["gpt2", "llama3", "nfc"])
-def test_tokens_are_the_tokenizers(kind: str) -> None:
+def test_tokens_are_the_tokenizers(kind: str, special_is_text: bool) -> None:
     gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer = trained(split(LLAMA3) if kind == "llama3" else gpt2)
     if kind == "nfc":
         tokenizer.normalizer = normalizers.NFC()
+    tokenizer.encode_special_tokens = special_is_text
     fast = ByteLevel.of(tokenizer)
     assert fast is not None
     texts = [*pages(300), "", "<chunk>\n[000]a</chunk> <|end|>", " " * 1_000_000, "x" * 100_000, "e\u0301" * 99]
     expected = [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
     assert fast.encode(texts) == expected
+    assert (tokenizer.token_to_id("<|end|>") in fast.encode(["<|end|>"])[0]) != special_is_text
 
 
 def test_tokenizers_of_other_kinds_are_left_alone() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from prox_hpc.programs.record import text_hash
 from prox_hpc.publish import publish_file, publish_json
 from prox_hpc.refine import execute
 from prox_hpc.refine.counts import Digest
-from prox_hpc.refine.records import Execution, Written, row, schema
+from prox_hpc.refine.execute import needed_tokens
+from prox_hpc.refine.records import Execution, Written, programs_path, row, schema
 from prox_hpc.task import Step, Task
 
 Publish = Callable[..., str]
@@ -97,6 +99,30 @@ def test_settings_of_the_arm(store: Path, corpus: str) -> None:
     assert set(texts) == {"untouched", "blank"}  # edited documents are now too short
 
 
+def test_an_arm_needs_the_tokens_that_it_would_have_asked_for(store: Path, corpus: str) -> None:
+    """All documents were programmed, for an arm without the doc stage: scores 0.5, 0.1, -2, none (blank) and 0."""
+    spent = [(10, 100, 1), (20, 200, 2), (40, 400, 4), (0, 0, 0), (80, 800, 8)]
+    written = [
+        replace(one, chunks=one.chunks or WRITTEN[1].chunks, doc_tokens=doc, chunk_tokens=chunk, program_tokens=program)
+        if doc
+        else one
+        for one, (doc, chunk, program) in zip(WRITTEN, spent, strict=True)
+    ]
+    inputs = {"corpus": corpus, "programs": programs(store, corpus, written)}
+
+    def tokens(**arm: Any) -> tuple[int, ...]:
+        found = run(store, {"kind": "refined", **arm}, inputs)[2]["tokens"]
+        return tuple(found[kind] for kind in ("doc_prefill", "chunk_prefill", "chunk_decode"))
+
+    assert tokens(doc=False) == (0, 1500, 15)
+    assert tokens(chunk=False) == (150, 0, 0)
+    assert tokens() == (150, 1100, 11)
+    assert tokens(doc_threshold=0.3) == (150, 100, 1)
+    assert run(store, {"kind": "gold"}, {"corpus": corpus})[2]["tokens"] == {}
+    path = programs_path(store / "artifacts" / inputs["programs"], 0)
+    assert needed_tokens(path, Execution(threshold=0.3), 0.25)["chunk_prefill"] == 300, "with what lies in the margin"
+
+
 def test_what_was_not_programmed_cannot_be_executed(store: Path, corpus: str) -> None:
     inputs = {"corpus": corpus, "programs": programs(store, corpus)}
     with pytest.raises(UserError, match=r"'junk' \(score -2\.0\) has no chunk programs"):
@@ -155,6 +181,16 @@ def test_a_second_run_computes_only_what_is_missing(store: Path, publish_corpus:
     assert execute.seal(task) == summary
     changed = [file.name for file, then in zip(files, before, strict=True) if file.stat().st_mtime_ns != then]
     assert changed == ["00001.json"]
+
+
+def test_blocks_of_an_older_revision_are_summed_without_tokens(store: Path, corpus: str) -> None:
+    step, _, summary = run(store, {"kind": "gold"}, {"corpus": corpus})
+    path = Task(step, 0, store).out / "blocks" / "00000.json"
+    counts = json.loads(path.read_text())
+    del counts["tokens"]
+    path.write_text(json.dumps(counts))
+    del summary["tokens"]
+    assert execute.seal(Task(step, 0, store)) == summary, "prox_hpc.verify compares the two"
 
 
 def test_lost_documents_are_found(store: Path, corpus: str) -> None:

@@ -299,6 +299,34 @@ def test_long_documents_fit_the_limit_by_head_and_tail(tiny_refiner: Path) -> No
     assert all(len(prompt.ids) <= 120 for prompt in (short, long, emoji))
 
 
+def test_a_page_cannot_end_its_own_prompt(tiny_refiner: Path) -> None:
+    model = tokens.load(str(tiny_refiner))
+    text = "before <|endoftext|> after"
+    doc = DocStage.of(model, "tags", 300, 400, ["keep_doc()", "drop_doc()"])
+    chunk = ChunkStage.of(model, "tags", 300, 24, 400, constrained=False)
+    for ids in (doc.prompts([text])[0].ids, chunk.prompts([text])[0][0].ids):
+        assert ids is not None
+        assert model.eos_id not in ids
+        assert text in model.tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def test_one_reading_serves_both_stages(tiny_refiner: Path) -> None:
+    """The doc prompt of a page begins as the prompt of its first chunk does, up to the tag that asks."""
+    model = tokens.load(str(tiny_refiner))
+    doc = DocStage.of(model, "page", 300, 400, ["keep_doc()", "drop_doc()"])
+    chunk = ChunkStage.of(model, "page", 300, 24, 400, constrained=False)
+    (asked, *others), prompt = chunk.prompts([page(1, 9)])[0], doc.prompts([page(1, 9)])[0]
+    assert (others, prompt.cut) == ([], False)
+    assert asked.ids is not None
+    tag = model.encode(["</chunk>\n"])[0]
+    assert asked.ids[-len(tag) :] == tag
+    assert prompt.ids[: len(asked.ids) - len(tag)] == asked.ids[: -len(tag)]
+    assert model.tokenizer.decode(prompt.ids).endswith("\n</doc>\n")
+    many = doc.prompts(["\n" * 5000])[0]  # a line's mark takes more than the line
+    assert many.cut
+    assert len(many.ids) <= 400
+
+
 def test_chunks_hold_all_lines_within_the_limit(tiny_refiner: Path) -> None:
     model = tokens.load(str(tiny_refiner))
     stage = ChunkStage.of(model, "tags", 100, 24, 130, constrained=False)
@@ -313,7 +341,7 @@ def test_chunks_hold_all_lines_within_the_limit(tiny_refiner: Path) -> None:
     assert all(len(one.ids) <= 130 for one in asked if one.ids is not None)
 
 
-@pytest.mark.parametrize("prompt", ["tags", "llama2"])
+@pytest.mark.parametrize("prompt", ["tags", "page", "llama2"])
 @pytest.mark.parametrize("line_feeds", ["alone", "merged"])
 def test_a_chunk_is_shown_as_if_it_were_tokenised_by_itself(tiny_refiner: Path, prompt: str, line_feeds: str) -> None:
     """Documents are tokenised whole and cut; with `merged`, a token of the vocabulary reaches over the line's end."""

@@ -24,12 +24,18 @@ from prox_hpc.report import task as report_task
 from prox_hpc.study.store import open_run
 from prox_hpc.task import Step, Task
 
-SHIFT = {"raw": 0.0, "gopher": 0.3, "prox_dc": 1.0, "gold": 1.6}
+SHIFT = {"raw": 0.0, "gopher": 0.3, "prox_c": 0.4, "prox_dc": 1.0, "gold": 1.6}
 PARAMETERS = {"total": 1_320_000, "non_embedding": 800_000, "minus_one_embedding": 1_060_000}
 STEPS, STEP_TOKENS = (12, 24, 36, 48), 8192
 ITEMS, TEXTS = 400, 60
 DOCUMENTS = 2000
-KEPT = {"raw": 2000, "gopher": 1630, "prox_d": 1120, "prox_dc": 1105, "gold": 1090}
+KEPT = {"raw": 2000, "gopher": 1630, "prox_d": 1120, "prox_c": 1988, "prox_dc": 1105, "gold": 1090}
+NEEDED = {
+    "prox_d": {"doc_prefill": 650_000, "chunk_prefill": 0, "chunk_decode": 0},
+    "prox_c": {"doc_prefill": 0, "chunk_prefill": 420_000, "chunk_decode": 21_000},
+    "prox_dc": {"doc_prefill": 650_000, "chunk_prefill": 420_000, "chunk_decode": 21_000},
+}
+"""Tokens of the passes that the arms need; of `prox_dc` those of a study without `prox_c`."""
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "lm_eval": "0.4.13"}
 
 Fabricate = Callable[..., Task]
@@ -109,7 +115,8 @@ def executed(task: Task, arm: str) -> dict[str, Any]:
     outcomes = {"untouched": KEPT[arm] - 400, "edited": 400, "dropped": DOCUMENTS - KEPT[arm] - 3, "failed": 3}
     block = {"documents": KEPT[arm], "documents_in": DOCUMENTS, "outcomes": outcomes}
     publish_json(task.out / "blocks" / "00000.json", block)
-    return {"documents_in": DOCUMENTS, "documents_out": KEPT[arm], "outcomes": outcomes}
+    summary = {"documents_in": DOCUMENTS, "documents_out": KEPT[arm], "outcomes": outcomes}
+    return summary | {"tokens": NEEDED.get(arm, {})}
 
 
 def filtered(task: Task, arm: str) -> dict[str, Any]:

@@ -55,10 +55,23 @@ def test_a_wrong_switch_is_told_in_a_line(run: Path, command: Any, arguments: li
 
 
 def test_what_is_no_run_is_told_in_a_line(tmp_path: Path, command: Any) -> None:
-    for arguments in ((tmp_path,), ("compare", tmp_path)):
+    gone, bare, damaged = (tmp_path / name for name in ("gone", "bare", "damaged"))
+    for folder in (gone, bare, damaged / "report"):
+        folder.mkdir(parents=True)
+    (gone / "study.json").write_text(json.dumps({"config": {"store": str(tmp_path / "nowhere")}, "steps": {}}))
+    (bare / "study.json").write_text("{}")
+    (damaged / "report" / "report.json").write_text("{")
+    for arguments, told in (
+        ((tmp_path,), f"{tmp_path}: is not a run folder (no study.json); runs are in OUTPUT/runs/"),
+        ((gone,), f"store={tmp_path / 'nowhere'}: is not there"),
+        ((bare,), f"{bare / 'study.json'}: is damaged (KeyError"),
+        (("compare", tmp_path), f"{tmp_path}: is not a run folder"),
+        (("compare", bare), f"{bare}: has no report yet; build it with `python -m prox_hpc.report {bare}`"),
+        (("compare", damaged), f"build it again with `python -m prox_hpc.report {damaged}`"),
+    ):
         done = command("prox_hpc.report", *arguments)
         assert done.returncode == 2
-        assert str(tmp_path) in done.stderr
+        assert told in done.stderr
         assert len(done.stderr.splitlines()) == 1
 
 

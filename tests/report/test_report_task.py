@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from prox_hpc.publish import replace_json
-from prox_hpc.report.headline import headline
+from prox_hpc.report.headline import headline, short
 from prox_hpc.report.ledger import ROWS
 from prox_hpc.report.matched import FIRST
 from prox_hpc.report.summary import summary_text
@@ -36,10 +37,12 @@ def test_a_whole_study_reports_the_saving_it_holds(whole: Report) -> None:
         assert found["saving"]["low"] < 2 < found["saving"]["high"], metric["task"]
         assert found["saving_with_cost"]["ratio"] < found["saving"]["ratio"]
     assert report["headline"]["verdict"] == "offset"  # saved in training, but less than one run's refining
-    assert "more training FLOPs, not fewer (saving 0." in report["headline"]["sentences"][1]
-    assert "It would pay from 3 such training runs" in report["headline"]["sentences"][1]
-    assert "prox_dc reaches raw's final world_cloze" in report["headline"]["sentences"][0]
-    assert "fewer training FLOPs" in report["headline"]["sentences"][0]
+    first, second = report["headline"]["sentences"][:2]
+    assert "prox_dc reaches raw's final world_cloze" in first
+    assert "fewer training FLOPs" in first
+    assert re.search(r"; refining included, .* more FLOPs, not fewer \(saving 0\.", first), "one is not told alone"
+    assert second.startswith("It would pay from 3 such training runs")
+    assert "With one seed" not in " ".join(report["headline"]["sentences"])
     text = printed(report)
     for wanted in (
         "prox_dc",
@@ -85,10 +88,66 @@ def test_an_arm_without_the_chunk_stage_is_not_charged_for_it(fabricate: Any, ma
     )
 
 
+def test_arms_that_share_a_pass_are_charged_with_what_they_need(fabricate: Any, make_report: Any) -> None:
+    """Beside prox_c every document is programmed: 60 % of that is of documents that prox_dc drops before."""
+    task = fabricate(overrides=("arm=[raw,prox_c,prox_dc]",))
+    manifest = task.input("arm/prox_dc") / "artifact.json"
+    content = json.loads(manifest.read_text())
+    content["summary"]["tokens"] |= {"chunk_prefill": 168_000, "chunk_decode": 4_200}
+    manifest.write_text(json.dumps(content))
+    folder, report = make_report(task)
+    size = 1_060_000
+    sft = 6 * size * 100_000
+    costs = {arm: matched["cost"] for arm, matched in report["metrics"][0]["matched"].items()}
+    assert costs["prox_c"]["flops"] == pytest.approx(sft + 2 * size * (420_000 + 21_000))
+    assert costs["prox_dc"]["flops"] == pytest.approx(sft + 2 * size * (650_000 + 168_000 + 4_200))
+    assert report["refining_flops"] == pytest.approx(costs["prox_dc"]["flops"])
+    rows = {row["stage"]: row for row in report["ledger"] if row["arm"] is None}
+    assert rows["chunk pass, prefill"]["flops"] == 2 * size * 420_000, "what was computed, once"
+    charged = {row["arm"]: row for row in report["charge"]["arms"]}
+    assert charged["prox_dc"]["shares"] == pytest.approx({"doc_pass": 1, "chunk_prefill": 0.4, "chunk_decode": 0.2})
+    for row in charged.values():
+        assert sum(row["parts"].values()) == pytest.approx(row["flops"])
+    needed = rows["doc pass, prefill"], rows["chunk pass, prefill"], rows["chunk pass, decode"]
+    hours = sum(share * row["cpu_hours"] for share, row in zip((1, 0.4, 0.2), needed, strict=True))
+    own = next(row for row in report["ledger"] if (row["row"], row["arm"]) == ("filtering", "prox_dc"))
+    fixed = rows["SFT of the refiner"]["cpu_hours"] + own["cpu_hours"]
+    assert costs["prox_dc"]["hours"] == pytest.approx(fixed + hours), "tokenising took raw as long"
+    assert report["charge"]["whole_passes"] == []
+    assert "40.0 %" in (folder / "report.html").read_text()
+
+
+def test_an_arm_that_counted_no_tokens_is_charged_with_the_whole_passes(fabricate: Any, make_report: Any) -> None:
+    """As an older execute step left it."""
+    late = ("pretrain", "evaluate")
+    task = fabricate(overrides=("arm=[raw,prox_c,prox_dc]",), skip=lambda step: step.kind in late)
+    manifest = task.input("arm/prox_dc") / "artifact.json"
+    content = json.loads(manifest.read_text())
+    del content["summary"]["tokens"]
+    manifest.write_text(json.dumps(content))
+    folder, report = make_report(task)
+    assert report["refining_flops"] == pytest.approx(1_060_000 * (600_000 + 2 * (650_000 + 420_000 + 21_000)))
+    assert report["charge"]["whole_passes"] == ["prox_dc"]
+    assert "Charged with the whole passes" in (folder / "report.html").read_text()
+
+
+def test_what_the_doc_prompt_had_read_already_is_not_charged_twice(fabricate: Any, make_report: Any) -> None:
+    task = fabricate(overrides=("arm=[raw,prox_dc]",))
+    manifest = task.input("refine") / "artifact.json"
+    content = json.loads(manifest.read_text())
+    content["summary"]["tokens"]["chunk_cached"] = 105_000
+    manifest.write_text(json.dumps(content))
+    folder, report = make_report(task)
+    row = next(row for row in report["ledger"] if row["row"] == "chunk_prefill")
+    assert row["flops"] == pytest.approx(2 * 1_060_000 * (420_000 - 105_000))
+    assert row["note"] == "105,000 more prompt tokens had been read with the doc prompt (prefix cache)"
+    assert row["note"] in (folder / "report.html").read_text()
+
+
 def test_hours_come_from_the_wall_clock_where_slurm_ran_nothing(whole: Report) -> None:
     """Every task took 12.5 s; `cluster=local` gives a refine task two cores, the refiner's training two ranks."""
     _, report = whole
-    assert report["hours"] == {"unit": "CPU-hours", "why_no_accounts": "no Slurm job ran it"}
+    assert report["hours"] == {"unit": "CPU-hours", "why_no_accounts": "no Slurm job ran it", "spread": 1}
     second = 1 / 3600
     ledger = [row for row in report["ledger"] if row["hours_from"]]
     passes = [row for row in ledger if row["row"] in ("doc_pass", "chunk_prefill", "chunk_decode")]
@@ -220,6 +279,13 @@ def test_a_worse_arm_is_told_plainly(fabricate: Any, make_report: Any) -> None:
     assert "not reached" in printed(report)
 
 
+def test_an_arm_that_does_better_than_the_refined_one_is_named(fabricate: Any, make_report: Any) -> None:
+    _, report = make_report(fabricate(shift={"gopher": 1.4}))
+    better = [sentence for sentence in report["headline"]["sentences"] if sentence.startswith("Better than prox_dc")]
+    assert len(better) == 1
+    assert re.fullmatch(r"Better than prox_dc there: gopher 0\.\d+\.", better[0]), "neither gold nor raw"
+
+
 def test_no_difference_is_not_sold_as_one(fabricate: Any, make_report: Any) -> None:
     _, report = make_report(fabricate(shift={"prox_dc": 0.02}))
     assert report["headline"]["verdict"] in ("unclear", "none")
@@ -232,6 +298,20 @@ def test_a_baseline_that_never_rises_is_pointed_out(whole: Report) -> None:
     report["metrics"][0]["matched"]["prox_dc"]["to_baseline"]["baseline_outcome"] = FIRST
     assert "raw had that score from its first checkpoint on" in " ".join(headline(report)["sentences"])
     assert "first checkpoint" not in " ".join(headline(whole[1])["sentences"])
+
+
+def test_scores_that_fell_and_uneven_machines_are_pointed_out(fabricate: Any, make_report: Any) -> None:
+    task = fabricate(overrides=("arm=[raw,prox_dc]",))
+    for seed in (1, 2):
+        state = task.store / "steps" / task.step.inputs[f"pretrain/prox_dc/seed{seed}"] / "tasks" / "00000.json"
+        replace_json(state, {"state": "done", "seconds": 3 * 12.5})
+    _, report = make_report(task)
+    assert report["hours"]["spread"] == pytest.approx(3)
+    told = " ".join(report["headline"]["sentences"])
+    assert "Some runs took 3.00× as long as others for the same FLOPs" in told
+    assert "fitted" not in told
+    report["metrics"][0]["matched"]["prox_dc"]["to_baseline"]["target"] += 0.01
+    assert "on the fitted curve, 0." in headline(report)["sentences"][0]
 
 
 def test_a_partial_study_gives_a_partial_report(fabricate: Any, make_report: Any) -> None:
@@ -266,6 +346,21 @@ def test_a_study_without_a_refined_arm_says_so(fabricate: Any, make_report: Any)
     _, report = make_report(fabricate(overrides=("arm=[raw,gopher]",)))
     assert "no refined arm" in report["headline"]["sentences"][0]
     assert report["metrics"][0]["matched"]["gopher"]["cost"]["flops"] == 0
+
+
+def test_one_seed_has_no_range_and_the_headline_says_so(fabricate: Any, make_report: Any) -> None:
+    _, report = make_report(fabricate(overrides=("arm=[raw,prox_dc]", "seeds=[1]")))
+    sentences = report["headline"]["sentences"]
+    assert sentences[-1].startswith("With one seed an arm")
+    assert re.fullmatch(r"At equal training tokens: world_cloze raw [\d.]+, prox_dc [\d.]+; .*", sentences[-2])
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (512, "512"), (434_210, "434K"), (999_600, "1.00M"), (1.06e6, "1.06M"), (26.2e9, "26.2B"), (None, "–")],
+)
+def test_tokens_are_written_with_three_digits(value: float | None, shown: str) -> None:
+    assert short(value) == shown
 
 
 def test_evidence_adds_up_documents_and_shows_losses(whole: Report) -> None:

@@ -114,6 +114,57 @@ def test_lower_orders_go_first_and_within_one_the_longest_prompt(model: str) -> 
     assert stats["calls"] == [[20], [10], [50], [30], [99]]
 
 
+def test_what_goes_on_from_a_score_goes_first_and_to_the_same_server(model: str) -> None:
+    asked = prompts(40)
+
+    async def one(pool: Pool, ids: list[int]) -> None:
+        score = await pool.score(model, ids, KEEP, DROP)
+        await pool.generate(model, [*range(1000), *ids], 50, after=score)
+
+    async def ask(pool: Pool) -> None:
+        await asyncio.gather(*(one(pool, ids) for ids in asked))
+
+    _, servers = run(model, echo(replicas=2, requests_in_flight=2), ask)
+    for stats in servers:
+        lengths = [length for call in stats["calls"] for length in call]
+        scores = [length for length in lengths if length < 1000]
+        assert 10 <= len(scores) <= 30
+        assert {length - 1000 for length in lengths if length >= 1000} == set(scores)
+        assert all(lengths.index(1000 + score) - lengths.index(score) <= 4 for score in scores)
+
+
+def test_what_goes_on_from_a_score_of_a_dead_server_is_answered_by_another(model: str) -> None:
+    asked = prompts(12)
+
+    async def ask(pool: Pool) -> list[Any]:
+        scores = await all_scores(pool, model, asked)
+        assert {score.replica for score in scores} == {0, 1}
+        pairs = zip(asked, scores, strict=True)
+        waiting = [asyncio.ensure_future(pool.generate(model, ids, 50, after=score)) for ids, score in pairs]
+        await asyncio.sleep(0.05)
+        servers()[0].kill()
+        return await asyncio.gather(*waiting)
+
+    answers, _ = run(model, echo("--delay", "0.2", replicas=2, requests_in_flight=1), ask)
+    assert answers == [generated(ids) for ids in asked]
+
+
+def test_a_bound_that_sinks_below_what_is_in_flight_waits(model: str) -> None:
+    asked = prompts(12)
+
+    async def ask(pool: Pool) -> list[Any]:
+        scores = await all_scores(pool, model, asked)
+        pairs = zip(asked, scores, strict=True)
+        waiting = [asyncio.ensure_future(pool.generate(model, ids, 50, after=score)) for ids, score in pairs]
+        await asyncio.sleep(0.05)
+        assert pool.figures()["in_flight"] == 8
+        pool._replicas[0].limit.value = 2  # as when a larger bound made the server no faster
+        return await asyncio.gather(*waiting)
+
+    answers, _ = run(model, echo("--delay", "0.2", requests_in_flight=8), ask)
+    assert answers == [generated(ids) for ids in asked]
+
+
 def test_the_bound_is_filled_and_kept(model: str) -> None:
     async def ask(pool: Pool) -> list[Any]:
         return await all_scores(pool, model, prompts(80))

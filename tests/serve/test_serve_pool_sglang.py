@@ -50,8 +50,12 @@ def test_replicas_answer_like_the_model_also_when_one_is_killed(tiny_refiner: Pa
     name = str(tiny_refiner)
 
     async def main() -> tuple[list[Any], list[Any], dict[str, float]]:
-        async with Pool([name], Serve(**{**vars(SERVE), "replicas": 2}), tmp_path) as pool:
+        async with Pool([name], Serve(**{**vars(SERVE), "replicas": 2, "radix_cache": True}), tmp_path) as pool:
             undisturbed = await ask(pool, name)
+            for start in range(10, 14):  # what was read for the score is not read again
+                page = PROMPTS[-1][start:]
+                score = await pool.score(name, [*page, 7], KEEP, DROP)
+                assert (await pool.generate(name, [*page, 8], 5, after=score)).cached == len(page)
             disturbed = asyncio.create_task(ask(pool, name))
             while not pool.figures()["in_flight"]:
                 await asyncio.sleep(0)
@@ -60,7 +64,7 @@ def test_replicas_answer_like_the_model_also_when_one_is_killed(tiny_refiner: Pa
 
     undisturbed, disturbed, figures = asyncio.run(main())
     assert figures["quarantined"] == 0
-    assert figures["requests"] == 4 * len(PROMPTS)
+    assert figures["requests"] == 4 * len(PROMPTS) + 8
     assert not psutil.Process().children()
 
     model = LlamaForCausalLM.from_pretrained(tiny_refiner).eval()

@@ -21,6 +21,12 @@ def test_tags() -> None:
     assert render_chunk("tags", CHUNK) == "<chunk>\n[007]Home | About\n[008]\n[009]Text.\n</chunk>\n"
 
 
+def test_page_is_opened_and_numbered_alike_for_both_stages() -> None:
+    doc, chunk = render_doc("page", "a\nb"), render_chunk("page", Chunk(0, ("a", "b"), 5, oversized=False))
+    assert doc == "<doc>\n[000]a\n[001]b\n</doc>\n"
+    assert chunk == "<doc>\n[000]a\n[001]b\n</chunk>\n"
+
+
 def test_llama2_chat_format_leaves_the_first_token_to_the_tokenizer() -> None:
     system = "<<SYS>>\nYou are a helpful, respectful and honest assistant.\n<</SYS>>\n\n"
     assert render_doc("llama2", "a\nb") == f"[INST] {system}a\nb [/INST]"
@@ -30,7 +36,7 @@ def test_llama2_chat_format_leaves_the_first_token_to_the_tokenizer() -> None:
 
 
 def test_unknown_template_is_the_users_mistake() -> None:
-    with pytest.raises(UserError, match=r"refiner\.prompt=chatml.*tags, llama2"):
+    with pytest.raises(UserError, match=r"refiner\.prompt=chatml.*tags, page, llama2"):
         render_doc("chatml", "a")
 
 

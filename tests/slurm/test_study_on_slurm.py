@@ -39,8 +39,9 @@ def wait(run: Path, timeout: float) -> dict[str, str]:
     return pytest.fail(f"not over after {timeout} s: {states}")
 
 
-def test_the_study_runs_as_a_queue_of_jobs(dev_slurm: Any, launch: Command, tmp_path: Path) -> None:
-    done = launch(*SLURM, f"output={tmp_path}")
+def test_an_experiment_runs_as_a_queue_of_jobs(dev_slurm: Any, launch: Command, tmp_path: Path) -> None:
+    """The paper's Figure 8 as shipped, at the smallest scale: its arms, and its way of charging the refining."""
+    done = launch("experiment=flops", *SLURM, f"output={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     run = tmp_path / "runs" / "tiny"
     assert not (run / "report" / "report.json").exists(), "launch waited for the study"
@@ -50,6 +51,8 @@ def test_the_study_runs_as_a_queue_of_jobs(dev_slurm: Any, launch: Command, tmp_
     report = json.loads((run / "report" / "report.json").read_text())
     assert not report["missing"]
     config, steps = load_run(run)
+    assert list(config["arm"]) == ["raw", "prox_dc"]
+    assert report["charge"]["prorate"] == config["report"]["prorate"] == "run"
     refine = next(step for step in steps if step.kind == "refine")
     summary = json.loads((artifact_dir(Path(config["store"]), refine) / "artifact.json").read_text())["summary"]
     assert refine.tasks == 2
@@ -63,10 +66,16 @@ def test_the_study_runs_as_a_queue_of_jobs(dev_slurm: Any, launch: Command, tmp_
     }
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where studies find the tokens of their corpus, once one of them has made them."""
+    return tmp_path_factory.mktemp("store")
+
+
 def test_a_failed_step_stops_what_depends_on_it_and_the_next_launch_does_only_what_is_missing(
-    dev_slurm: Any, launch: Command, tmp_path: Path
+    dev_slurm: Any, launch: Command, tmp_path: Path, store: Path
 ) -> None:
-    diverges = ("trainee.training.learning_rate=1e30", "trainee.training.min_learning_rate=1e30")
+    diverges = ("trainee.training.learning_rate=1e30", "trainee.training.min_learning_rate=1e30", f"store={store}")
     done = launch(*SMALL, *diverges, f"output={tmp_path}")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "tiny"
@@ -102,9 +111,23 @@ def test_sweep_points_share_what_they_have_in_common(dev_slurm: Any, launch: Com
     assert generate[0]["jobs"] == generate[1]["jobs"], "the common corpus was generated twice"
 
 
-def test_cancel_ends_the_jobs_of_the_run(dev_slurm: Any, launch: Command, tmp_path: Path) -> None:
-    launch(*SMALL, "trainee.training.tokens=819200000", f"output={tmp_path}")
+def test_checkpoints_are_evaluated_while_training_runs_and_cancel_ends_all_jobs_of_the_run(
+    dev_slurm: Any, launch: Command, tmp_path: Path, store: Path
+) -> None:
+    often = ("trainee.training.tokens=8192000", "trainee.training.checkpoints=200", "evaluation.array=200")
+    launch(*SMALL, *often, "cluster.array_parallelism=1", f"output={tmp_path}", f"store={store}")
     run = tmp_path / "runs" / "tiny"
+    end = time.monotonic() + 300
+    while True:
+        row = {row["address"].split("/")[0]: row for row in status(run)}
+        if row["evaluate"]["tasks_done"]:
+            break
+        assert row["pretrain"]["state"] in ("waiting", "queued", "running"), row["pretrain"]
+        assert time.monotonic() < end, dev_slurm.run("squeue").stdout
+        time.sleep(1)
+    assert row["pretrain"]["state"] == "running"
+    scored = store / "steps" / row["evaluate"]["address"] / "checkpoints"
+    assert (scored / "step-000020.json").exists()
     done = run_module("prox_hpc.cancel", run)
     assert done.returncode == 0, done.stderr
     assert "cancelled" in done.stdout

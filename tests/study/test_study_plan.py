@@ -112,7 +112,9 @@ def test_contradictions_are_told(changes: dict[str, Any], told: str) -> None:
 
 
 def test_a_model_folder_counts_by_its_files() -> None:
-    models = config(refiner=Refiner(name="mine", doc_model="/m", chunk_model="/m"))
+    models = config(
+        refiner=Refiner(name="mine", doc_model="/m", chunk_model="/m"), trainee=Trainee(name="t", tokenizer="x")
+    )
 
     def refine(state: dict[str, Any] | None) -> str:
         plan = plan_study(models, lambda corpus: {}, lambda described: 1, lambda name: state)
@@ -135,6 +137,15 @@ def test_on_slurm_every_checkpoint_has_a_task_of_its_own_and_here_one_task_score
         ("local", None): 1, ("local", 2): 2, ("local", 99): 5, ("slurm", None): 5, ("slurm", 2): 2, ("slurm", 99): 5
     }  # fmt: skip
     assert evaluate("local", None).address == evaluate("slurm", 2).address
+
+
+def test_evaluating_while_training_is_how_it_runs_and_a_task_with_all_checkpoints_waits() -> None:
+    def evaluate(array: int, early: bool) -> Step:
+        asked = Evaluation(name="world", array=array, while_training=early)
+        return step(planned(config(evaluation=asked)), "evaluate")
+
+    assert [evaluate(*at).runtime.get("early") for at in ((2, True), (2, False), (1, True))] == ["pretrain", None, None]
+    assert evaluate(2, True).address == evaluate(2, False).address
 
 
 def test_an_evaluation_counts_by_its_data_and_needs_no_held_out_text() -> None:
@@ -377,6 +388,11 @@ def test_files_are_told_by_the_keys_of_their_section() -> None:
             "evaluation.path=p: with evaluation.kind=world no file is read",
         ),
         ({"trainee": Trainee(name="t", model="m")}, "set trainee.tokenizer=m"),
+        (
+            {"refiner": Refiner(name="r", doc_model="d", chunk_model="c")},
+            "trainee.tokenizer: must be given .* trainee.tokenizer=c$",
+        ),
+        ({"refiner": Refiner(name="r"), "arm": {"raw": Arm(kind="raw")}}, "trainee.tokenizer: must be given"),
     ],
 )
 def test_settings_that_would_be_passed_over_are_told(changes: dict[str, Any], told: str) -> None:

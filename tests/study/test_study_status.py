@@ -60,6 +60,7 @@ def test_a_failed_task_fails_the_step_and_says_why(tmp_path: Path) -> None:
 def test_slurm_has_the_last_word(tmp_path: Path) -> None:
     assert stated(tmp_path, slurm={"7": ["PENDING", "PENDING"]}).state == "queued"
     assert stated(tmp_path, slurm={"7": ["CANCELLED"]}).state == "cancelled"
+    assert stated(tmp_path, slurm={"7": ["COMPLETED", "CANCELLED"]}).state == "cancelled"  # its input failed midway
     assert stated(tmp_path, here("failed", 1), slurm={"7": ["FAILED", "COMPLETED"]}).state == "failed"
     assert stated(tmp_path, here("failed", 1), slurm={"7": ["REQUEUED", "RUNNING"]}).state == "running"
 

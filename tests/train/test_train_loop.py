@@ -49,6 +49,14 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Its path is full of what patterns give a meaning to, which DeepSpeed takes paths for."""
+    folder = tmp_path / "a+b [c] (d) *?.$ {e}"
+    folder.mkdir()
+    return folder
+
+
 def run_ranks(
     store: Path, tokens: Path, ranks: int, meet: dict[str, Any] | None = None, **training: Any
 ) -> list[subprocess.CompletedProcess[str]]:
@@ -151,28 +159,28 @@ def same_run(ours: Path, theirs: Path) -> None:
         assert all(torch.equal(mine[name], other[name]) for name in mine)
 
 
-def test_a_run_killed_and_then_told_to_end_goes_on_exactly(two_ranks: Path, tokens: Path, tmp_path: Path) -> None:
+def test_a_run_killed_and_then_told_to_end_goes_on_exactly(two_ranks: Path, tokens: Path, store: Path) -> None:
     killed_at = random.randrange(1, 8)
     told_at = random.randrange(killed_at, 11)
     print("killed at", killed_at, "told to end at", told_at)  # shown when the test fails
     kill = {"step": killed_at, "rank": None, "signal": signal.SIGKILL}
-    killed = run_ranks(tmp_path, tokens, 2, kill, save_steps=3)
+    killed = run_ranks(store, tokens, 2, kill, save_steps=3)
     assert -signal.SIGKILL in [done.returncode for done in killed]
-    task = Task(Step("pretrain", "run", {}), 0, tmp_path)
+    task = Task(Step("pretrain", "run", {}), 0, store)
     saved = max((step for step in (3, 4, 6) if step < killed_at), default=None)
     if saved:
-        assert resume_state(tmp_path)["step"] == saved
+        assert resume_state(store)["step"] == saved
     (task.state / "resume" / "step-000008").mkdir()  # as if it had died while saving
     with (task.state / "resume" / "losses.jsonl").open("a") as log:
         log.write('{"step": 7, "lo')
 
     tell = {"step": told_at, "rank": 1, "signal": signal.SIGTERM}
-    ended = run_ranks(tmp_path, tokens, 2, tell, save_steps=3)
+    ended = run_ranks(store, tokens, 2, tell, save_steps=3)
     assert [done.returncode for done in ended] == [os.EX_TEMPFAIL] * 2, ended[0].stderr
     assert f"the state after step {told_at + 1} of 12 is saved" in ended[0].stderr
-    assert resume_state(tmp_path)["step"] == told_at + 1
+    assert resume_state(store)["step"] == told_at + 1
 
-    same_run(finished(tmp_path, tokens, 2, save_steps=3), two_ranks)
+    same_run(finished(store, tokens, 2, save_steps=3), two_ranks)
 
 
 def test_one_rank_killed_goes_on_exactly(one_rank: Path, tokens: Path, tmp_path: Path) -> None:
@@ -197,21 +205,21 @@ class TellingTask(Task):
 # Between uninterrupted runs on one and two ranks (12 steps) lie 5e-6 in fp32 and 3e-4 in bf16.
 @pytest.mark.parametrize(("zero_stage", "dtype", "bound"), [(1, "bf16", 5e-4), (2, "fp32", 5e-6), (3, "fp32", 5e-6)])
 def test_another_number_of_ranks_goes_on_within_rounding(
-    zero_stage: int, dtype: str, bound: float, one_rank: Path, fp32_run: Path, tokens: Path, tmp_path: Path
+    zero_stage: int, dtype: str, bound: float, one_rank: Path, fp32_run: Path, tokens: Path, store: Path
 ) -> None:
     settings = {"zero_stage": zero_stage, "dtype": dtype, "checkpoints": 2, "save_steps": 7}
-    task = TellingTask(Step("pretrain", "run", {}), 0, tmp_path)
+    task = TellingTask(Step("pretrain", "run", {}), 0, store)
     task.tell_at = 3
     with pytest.raises(Interrupted, match="after step 4 of 12"):
-        in_process(tmp_path, tokens, task, **settings)
-    assert (resume_state(tmp_path)["step"], resume_state(tmp_path)["world_size"]) == (4, 1)
+        in_process(store, tokens, task, **settings)
+    assert (resume_state(store)["step"], resume_state(store)["world_size"]) == (4, 1)
 
-    killed = run_ranks(tmp_path, tokens, 2, {"step": 9, "rank": None, "signal": signal.SIGKILL}, **settings)
+    killed = run_ranks(store, tokens, 2, {"step": 9, "rank": None, "signal": signal.SIGKILL}, **settings)
     assert -signal.SIGKILL in [done.returncode for done in killed], killed[0].stderr
     assert [done.stdout for done in killed] == ["", ""]  # converting is quiet
-    assert (resume_state(tmp_path)["step"], resume_state(tmp_path)["world_size"]) == (7, 2)
+    assert (resume_state(store)["step"], resume_state(store)["world_size"]) == (7, 2)
 
-    ours = losses(in_process(tmp_path, tokens, **settings))
+    ours = losses(in_process(store, tokens, **settings))
     theirs = losses(one_rank if dtype == "bf16" else fp32_run)
     assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], abs=bound)
     assert [line["step"] for line in ours] == list(range(1, 13))
