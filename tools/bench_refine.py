@@ -30,6 +30,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -402,6 +403,14 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
+    with redirect_stdout(sys.stderr):  # DeepSpeed, which transformers imports, says there that it has found no GPU
+        result = measured(options)
+    print(json.dumps(result, indent=1))
+    return 0
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """All parts asked for."""
     for name in ("stores", "logs"):  # of an earlier run: datatrove would take its own for finished work
         shutil.rmtree(options.work / name, ignore_errors=True)
     used = cores(options.cores)
@@ -420,8 +429,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bench = echoed(options)
         result["host"] = part_host(bench)
         result["host"]["setting"] = {"documents": options.host_documents, **asdict(bench.limits), "serve": bench.serve}
-    print(json.dumps(result, indent=1))
-    return 0
+    return result
 
 
 if __name__ == "__main__":
