@@ -166,8 +166,8 @@ class Training:
     """A step, a checkpoint or a conversion of the saved state that takes longer ends the job and names the rank."""
     spike_steps: int = 20
     """End the job when the loss stays 7 standard deviations above its mean for so many steps in a row; 0: never."""
-    tracker: str = "none"
-    """`none`, `tensorboard` (event files in the step's state folder) or `wandb`; both need their package."""
+    tracker: str = "tensorboard"
+    """`tensorboard` (event files in the step's state folder), `wandb` (needs its package) or `none`."""
 
 
 HOW_TRAINING_RUNS = (
@@ -367,6 +367,9 @@ class Evaluation:
     """Tasks that share the checkpoints of a run; null: one for each checkpoint on Slurm, one for all on one machine."""
     while_training: bool = True
     """Evaluate a checkpoint as soon as it is exported, where there is room; false: when training is over."""
+    keep_checkpoints: str = "all"
+    """Which checkpoints of a run keep their weights once all are scored: `all`, `last` or `none`. Scores stay; weights
+    that are gone cannot be scored on other tasks later, by this study or another that shares the run."""
     path: Optional[str] = None
     """files: as corpus.path."""
     text_column: str = "text"

@@ -61,6 +61,7 @@ def run(task: Task) -> None:
         trained = json.loads((pretrain / "artifact.json").read_text())["config"]
     left = [checkpoint for checkpoint in mine if not _remembered(task, checkpoint).exists()]
     for checkpoint in left:
+        check_weights(checkpoint)
         check_shape(checkpoint, trained)
     if left:
         _score(task, left, len(mine))
@@ -117,7 +118,7 @@ def _score(task: Task, left: list[Path], count: int) -> None:
 
 
 def seal(task: Task) -> dict[str, Any]:
-    """Merge the scores of all checkpoints into `scores.json` and `items.parquet`.
+    """Merge the scores of all checkpoints into `scores.json` and `items.parquet`; then prune the checkpoints.
 
     Summary: checkpoints, items, tasks skipped, final scores, tokens, lm_eval. RuntimeError when a checkpoint is not
     scored.
@@ -133,6 +134,7 @@ def seal(task: Task) -> dict[str, Any]:
     apart = {"items", *common}
     scores = [{key: value for key, value in result.items() if key not in apart} for result in results]
     publish_json(task.out / "scores.json", {"checkpoints": scores, **common})
+    prune(checkpoints, task.step.runtime.get("keep_checkpoints", "all"))
     return {
         "checkpoints": len(scores),
         "items": items.num_rows,
@@ -154,6 +156,22 @@ def find_checkpoints(pretrain: Path) -> list[Path]:
     if not found:
         raise UserError(f"{pretrain / 'checkpoints'}: no checkpoint to evaluate; train with training.checkpoints >= 1")
     return found
+
+
+def prune(checkpoints: list[Path], keep: str) -> None:
+    """Remove the weights of all checkpoints but those that `keep` says: `all`, `last`, `none`."""
+    for checkpoint in {"all": [], "last": checkpoints[:-1], "none": checkpoints}[keep]:
+        for weights in checkpoint.glob("*.safetensors"):
+            weights.unlink()
+
+
+def check_weights(checkpoint: Path) -> None:
+    """UserError when the weights of a checkpoint are gone."""
+    if not any(checkpoint.glob("*.safetensors")):
+        raise UserError(
+            f"{checkpoint}: its weights are gone (evaluation.keep_checkpoints removes them once they are scored); "
+            f"delete {checkpoint.parents[1]} and launch again to train it anew"
+        )
 
 
 def check_shape(checkpoint: Path, trained: dict[str, Any]) -> None:

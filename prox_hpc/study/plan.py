@@ -27,6 +27,7 @@ MATCHED = ("random", "classifier")  # kinds of arms that keep as many documents 
 
 _CHOICES = {
     "cluster.assignment": ("leased", "static"),
+    "evaluation.keep_checkpoints": ("all", "last", "none"),
     "refiner.layout": ("fused", "shared", "phased"),
     "refiner.quarantine": ("unrefined", "dropped"),
     "report.prorate": ("none", "run", "pool"),
@@ -579,6 +580,7 @@ def _train_and_evaluate(
         runtime={
             "device": config.cluster.device,
             "data": evaluation.data,
+            "keep_checkpoints": evaluation.keep_checkpoints,
             # the input whose end a task need not wait for; the one with the last checkpoint does
             **({"early": "pretrain"} if evaluation.while_training and evaluations > 1 else {}),
         },

@@ -1,4 +1,4 @@
-"""Where a run's figures are shown while it trains: nowhere, in TensorBoard's event files, or at Weights & Biases.
+"""Where a run's figures are shown while it trains: in TensorBoard's event files, at Weights & Biases, or nowhere.
 
 `losses.jsonl` holds the same figures in any case; a tracker is for watching. Its files are no products: they lie in the
 step's state folder, and a resumed run writes on in them.
@@ -11,15 +11,19 @@ from typing import Any
 from prox_hpc.errors import UserError
 from prox_hpc.task import Task
 
+PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
+"""tensorboardX writes the files without TensorBoard's own server, which is needed only where one looks at them."""
+
 Track = Callable[[Mapping[str, Any]], None]
 """Takes a step's line of losses.jsonl."""
 
 
 def check(name: str) -> None:
     """UserError when the tracker's package is not installed here."""
-    if name != "none" and find_spec(name) is None:
+    package = PACKAGES.get(name)
+    if package and find_spec(package) is None:
         raise UserError(
-            f"training.tracker={name}: the package {name} is not installed; pip install {name}, or use "
+            f"training.tracker={name}: the package {package} is not installed; pip install {package}, or use "
             "training.tracker=none (losses.jsonl has the same figures)"
         )
 
@@ -30,7 +34,7 @@ def open_tracker(name: str, task: Task, step: int) -> tuple[Track, Callable[[], 
     Rank 0 calls this.
     """
     if name == "tensorboard":
-        from torch.utils.tensorboard import SummaryWriter
+        from tensorboardX import SummaryWriter
 
         writer = SummaryWriter(str(task.state / "tensorboard"), purge_step=step + 1)
 

@@ -313,3 +313,19 @@ def test_data_that_changed_since_the_launch_is_refused(paper: Task) -> None:
     step = replace(paper.step, config=paper.step.config | {"data": changed})
     with pytest.raises(UserError, match="was fetched again since the study was launched"):
         evaluate.run(replace(paper, step=step))
+
+
+def test_checkpoints_are_pruned_once_all_are_scored(store: Path, done: Task, tmp_path: Path) -> None:
+    shutil.copytree(store / "artifacts" / "pretrain", tmp_path / "artifacts" / "pretrain")
+    shutil.copytree(store / "artifacts" / "heldout", tmp_path / "artifacts" / "heldout")
+    task = evaluation(tmp_path)
+    shutil.copytree(done.state, task.state)
+    task = Task(replace(task.step, runtime={**task.step.runtime, "keep_checkpoints": "last"}), 0, store=tmp_path)
+    evaluate.seal(task)
+    scores = [json.loads((one.out / "scores.json").read_text()) for one in (task, done)]
+    assert scores[0] == scores[1]
+    first, last = sorted((tmp_path / "artifacts/pretrain").glob("*/checkpoints/step-*"))
+    assert (first / "checkpoint.json").exists()
+    assert [any(folder.glob("*.safetensors")) for folder in (first, last)] == [False, True]
+    with pytest.raises(UserError, match=r"step-000010: its weights are gone .*evaluation.keep_checkpoints.* delete"):
+        evaluate.run(evaluation(tmp_path, tasks=["world_bpb"]))
