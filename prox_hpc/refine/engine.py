@@ -41,8 +41,8 @@ BEAT_S = 0.5
 """Between two looks at the clock and the signals, and two status reports."""
 OPEN_BLOCKS = 16
 """Blocks in work at once. Of large ones there is room for two or three; small ones must not leave the servers idle."""
-SHOWN = ("in_flight", "restarts", "quarantined")
-"""Figures of the pool in the status view."""
+SHOWN = ("in_flight", "restarts", "quarantined", "cached_tokens_per_second")
+"""Figures in the status view that are shown only where there is something to see."""
 
 
 class Room:
@@ -289,7 +289,8 @@ class Engine:
         if line:
             self.telemetry.write(look)
         figures = {name: value for name, value in look["pool"].items() if name in SHOWN and value}
-        self.progress.tell({**{name: round(rate, 4) for name, rate in rates.items()}, **figures}, self.open)
+        shown = {name: round(rate, 4) for name, rate in rates.items() if rate or name not in SHOWN}
+        self.progress.tell({**shown, **figures}, self.open)
 
     def _look(self) -> dict[str, Any]:
         waiting = {"room": self.room.documents, "prompts": self.refinery.waiting}
