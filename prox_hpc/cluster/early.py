@@ -64,7 +64,7 @@ def _watch(folder: Path, over: threading.Event) -> None:
     while not over.wait(POLL_S):
         try:
             release(folder, released)
-        except (OSError, subprocess.SubprocessError, UserError) as error:
+        except (OSError, subprocess.SubprocessError, UserError, ValueError, KeyError) as error:
             reason = getattr(error, "stderr", None) or str(error)
             if reason not in told:  # once each, and not every few seconds
                 print(f"early: tasks cannot be released now: {reason.strip()}", file=sys.stderr, flush=True)
@@ -79,9 +79,11 @@ def release(folder: Path, released: set[str]) -> None:
     for note in sorted(folder.glob("*.json")):
         waiting = json.loads(note.read_text())
         step_file = Path(waiting["step_file"])
+        if not step_file.exists():  # its study was deleted
+            note.unlink(missing_ok=True)
+            continue
         for element, index in _elements(waiting["job"], waiting["indices"]).items():
-            task = worker.load(step_file, index)
-            if element in released or not may_begin(task):
+            if element in released or not may_begin(task := worker.load(step_file, index)):
                 continue
             if _waits(element, task.step):
                 _run("scontrol", "update", f"JobId={element}", "Dependency=")

@@ -29,7 +29,7 @@ from prox_hpc.errors import UserError
 from prox_hpc.publish import publish_json, replace_json
 from prox_hpc.stop import WARNING
 from prox_hpc.study.plan import Plan
-from prox_hpc.study.store import forget_failures, is_published, state_dir, task_states, write_step
+from prox_hpc.study.store import forget_failures, is_published, state_dir, stored_tasks, task_states, write_step
 from prox_hpc.task import Step
 
 SEAL = Resources(mem_gb=2, time_min=30)
@@ -117,8 +117,11 @@ def _submit_step(step: Step, store: Path, cluster: Cluster, queued: dict[str, Qu
 
     When anything goes wrong, nothing of the step stays queued and the claim is given up.
     """
+    shares = stored_tasks(store, step)
     step_file = str(write_step(store, step))
     states = task_states(store, step)
+    if shares not in (None, step.tasks) and not step.leased:
+        states = [{} for _ in states]  # cut into other shares, the tasks of an earlier launch did other parts
     indices = [i for i, state in enumerate(states[: step.tasks]) if state.get("state") != "done"]
     if forget_failures(store, step) or not indices:
         indices = list(range(step.tasks))

@@ -34,7 +34,8 @@ from prox_hpc.refine.records import (
 )
 
 _NOTE = "prox_hpc.block"
-TOKEN_KINDS = ("doc_prefill", "doc_decode", "chunk_prefill", "chunk_cached", "chunk_decode")
+TOKEN_KINDS = ("doc_prefill", "doc_decode", "chunk_prefill", "chunk_decode")
+CACHED = "chunk_cached"
 SUMMED = ("characters_in", "characters_out", "removed_lines", "replaced")
 """Columns of the programs file whose sums stand in the manifest."""
 COUNTERS = ("malformed", "operations", "refused")
@@ -243,8 +244,9 @@ class _Tally:
                 "doc_prefill": self._sums["doc_tokens"],
                 "doc_decode": 0,
                 "chunk_prefill": self._sums["chunk_tokens"],
-                "chunk_cached": note.pop("chunk_cached", 0),  # of these, those that the server had read before
                 "chunk_decode": self._sums["output_tokens"],
+                # of chunk_prefill, those that the server had read before; older programs do not say
+                **({CACHED: note.pop(CACHED)} if CACHED in note else {}),
             },
             **{name: self._sums[name] for name in SUMMED},
             "documents_per_second": self._rows / seconds if seconds else 0.0,
@@ -291,12 +293,14 @@ def checked_manifest(artifact: Path, block: Block) -> dict[str, Any]:
 
 def add_manifests(manifests: list[dict[str, Any]]) -> dict[str, Any]:
     """The sums over the manifests of all blocks of a step: its summary."""
+    tokens = [manifest["tokens"] for manifest in manifests]
+    kinds = (*TOKEN_KINDS, *((CACHED,) if any(CACHED in one for one in tokens) else ()))
     add = {key: sum(manifest[key] for manifest in manifests) for key in ("in", "kept", "failed", *OUTCOMES)}
     return {
         "documents": add,
         "programs": add_counters([manifest["programs"] for manifest in manifests], ("doc", "chunk")),
         **add_counters(manifests, ("reasons", "failures", *COUNTERS)),
-        "tokens": {kind: sum(manifest["tokens"].get(kind, 0) for manifest in manifests) for kind in TOKEN_KINDS},
+        "tokens": {kind: sum(one.get(kind, 0) for one in tokens) for kind in kinds},
         "parameters": manifests[0]["parameters"] if manifests else {},
         "server_version": ", ".join(sorted({manifest["server_version"] for manifest in manifests})),
         **{key: sum(manifest[key] for manifest in manifests) for key in (*SUMMED, "seconds", "doc_cut")},

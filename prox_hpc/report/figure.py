@@ -30,7 +30,7 @@ def plot(metric: dict[str, Any], arms: list[str], own: str | None = None, unit: 
     moved = curves[own]["charged_flops"] if own in curves and unit == "FLOPs" else None
     places = [value for line in curves.values() for value in line[key]]
     parts = []
-    if moved and math.log(max(moved) / max(places)) > FARTHEST * math.log(max(places) / min(places)):
+    if moved and math.log(max(moved) / max(places)) > FARTHEST * math.log(max(2, max(places) / min(places))):
         told = f"all charged: {moved[0]:.2g} to {moved[-1]:.2g} →".replace("e+", "e")
         parts.append(f'<text class="beyond" x="{WIDTH - 4}" y="{HEIGHT - 6}" text-anchor="end">{told}</text>')
         moved = None

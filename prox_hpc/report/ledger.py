@@ -286,7 +286,12 @@ def pass_shares(study: Study, arm: str) -> dict[str, float]:
     """
     needed, made = study.summary(f"arm/{arm}").get("tokens", {}), study.summary("refine").get("tokens", {})
     kinds = {"doc_pass": "doc_prefill", "chunk_prefill": "chunk_prefill", "chunk_decode": "chunk_decode"}
-    return {row: needed[kind] / made[kind] for row, kind in kinds.items() if kind in needed and made.get(kind)}
+    shares = {row: needed[kind] / made[kind] for row, kind in kinds.items() if kind in needed and made.get(kind)}
+    cached = made.get("chunk_cached", 0)
+    if cached and "chunk_prefill" in shares and not shares.get("doc_pass"):
+        # what was read with the doc prompts this arm alone would have had to read itself
+        shares["chunk_prefill"] *= made["chunk_prefill"] / max(1, made["chunk_prefill"] - cached)
+    return shares
 
 
 def pass_rows(study: Study) -> list[Row]:
@@ -334,7 +339,7 @@ def _computed(row: Row, tokens: float) -> Row:
     """A prefill row of which only `tokens` were computed: each cost as much, since it attends to all before."""
     if not row.tokens or tokens == row.tokens:
         return row
-    kept = f"{row.tokens - tokens:,.0f} more prompt tokens had been read with the doc prompt (prefix cache)"
+    kept = f"{row.tokens - tokens:,.0f} more prompt tokens had been read before (prefix cache)"
     return replace(row.part(tokens / row.tokens), note="; ".join(filter(None, (row.note, kept))))
 
 

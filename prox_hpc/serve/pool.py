@@ -86,9 +86,10 @@ class _Queue:
             del self._heaps[question]
         return taken
 
-    def clear(self) -> Iterator[_Request]:
+    def clear(self) -> Iterator[tuple[int, _Request]]:
+        """Order and request of all that waited."""
         for heap in self._heaps.values():
-            yield from (entry[-1] for entry in heap)
+            yield from ((entry[0], entry[-1]) for entry in heap)
         self._heaps.clear()
         self.waiting = 0
 
@@ -221,8 +222,8 @@ class Pool:
 
     def figures(self) -> dict[str, float]:
         """waiting, in_flight, limit: now. devices: GPUs (1 without any). requests (answered), calls, restarts,
-        quarantined, input_tokens, cached_tokens (of these, those in a prefix cache), output_tokens: sums since the
-        start. idle_s: the servers' time with nothing in flight, added up."""
+        quarantined, input_tokens, cached_tokens (of these, those of generations that were in a prefix cache),
+        output_tokens: sums since the start. idle_s: the servers' time with nothing in flight, added up."""
         now = time.monotonic()
         idle = sum(r.idle_s + (now - r.idle_since if r.idle_since is not None else 0.0) for r in self._replicas)
         return {
@@ -466,8 +467,9 @@ class Pool:
         # A death that narrows the suspects down brings the end nearer and is not held against the server.
         if not (replica.on_trial and len(left) < replica.victims):
             replica.failures += 1
-        for request in replica.own.clear():  # nothing is left of what it had read
-            self._queues[replica.seat.model].push(0, request)
+        for order, request in replica.own.clear():  # nothing is left of what it had read
+            self._queues[replica.seat.model].push(order, request)
+        self._pump_soon()
         replica.on_trial = False
         replica.victims = len(left)
         if len(left) == 1 and left[0].deaths > 1:
@@ -513,7 +515,7 @@ class Pool:
 
     def _all_requests(self) -> Iterator[_Request]:
         for queue in self._all_queues():
-            yield from queue.clear()
+            yield from (request for _, request in queue.clear())
         for replica in self._replicas:
             yield from replica.in_flight
             yield from itertools.chain(*replica.suspects, [replica.poison] if replica.poison else [])

@@ -39,6 +39,12 @@ def write_step(store: Path, step: Step) -> Path:
     return path
 
 
+def stored_tasks(store: Path, step: Step) -> int | None:
+    """How many tasks the step had when it was last launched; None if it never was."""
+    path = state_dir(store, step) / "step.json"
+    return Step.from_json(json.loads(path.read_text())).tasks if path.exists() else None
+
+
 def task_states(store: Path, step: Step) -> list[dict[str, Any]]:
     """Newest status of each task ({} where it never started), in task order; then those of tasks that helped."""
     states = []

@@ -140,8 +140,19 @@ def test_what_the_doc_prompt_had_read_already_is_not_charged_twice(fabricate: An
     folder, report = make_report(task)
     row = next(row for row in report["ledger"] if row["row"] == "chunk_prefill")
     assert row["flops"] == pytest.approx(2 * 1_060_000 * (420_000 - 105_000))
-    assert row["note"] == "105,000 more prompt tokens had been read with the doc prompt (prefix cache)"
+    assert row["note"] == "105,000 more prompt tokens had been read before (prefix cache)"
     assert row["note"] in (folder / "report.html").read_text()
+
+
+def test_an_arm_without_doc_stage_pays_for_what_only_doc_prompts_had_read(fabricate: Any, make_report: Any) -> None:
+    task = fabricate(overrides=("arm=[raw,prox_c,prox_dc]",))
+    manifest = task.input("refine") / "artifact.json"
+    content = json.loads(manifest.read_text())
+    content["summary"]["tokens"]["chunk_cached"] = 105_000
+    manifest.write_text(json.dumps(content))
+    parts = {row["arm"]: row["parts"] for row in make_report(task)[1]["charge"]["arms"]}
+    assert parts["prox_c"]["chunk_prefill"] == pytest.approx(2 * 1_060_000 * 420_000)
+    assert parts["prox_dc"]["chunk_prefill"] == pytest.approx(2 * 1_060_000 * (420_000 - 105_000))
 
 
 def test_hours_come_from_the_wall_clock_where_slurm_ran_nothing(whole: Report) -> None:
