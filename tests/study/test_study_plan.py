@@ -157,7 +157,7 @@ def test_an_evaluation_counts_by_its_data_and_needs_no_held_out_text() -> None:
 
     one = evaluate({"prox_sciq": {"test": "0"}}, "/a")
     assert one.inputs.keys() == {"pretrain"}
-    assert one.runtime == {"device": "cpu", "data": "/a"}
+    assert one.runtime == {"device": "cpu", "data": "/a", "keep_checkpoints": "all"}
     assert one.address == evaluate({"prox_sciq": {"test": "0"}}, "/b").address
     assert one.address != evaluate({"prox_sciq": {"test": "1"}}, "/a").address
 
