@@ -2,8 +2,8 @@
 
 Time counts from when the task has found its servers ready (its telemetry's beginning; the peers' time begins there as
 well) to the last published block, so loading Python, weights and kernels is left out and reading, tokenising, asking,
-executing, writing and publishing are in. Processor time is sampled from /proc apart
-for the task's own processes and for its servers'; a sample of the tree takes about a millisecond, four times a second.
+executing, writing and publishing are in. Processor time is sampled from /proc apart for the task's own processes and
+for its servers'; a sample of the tree takes about a millisecond, four times a second.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ from prox_hpc.refine.records import (
 _NOTE = "prox_hpc.block"
 TOKEN_KINDS = ("doc_prefill", "doc_decode", "chunk_prefill", "chunk_decode")
 CACHED = "chunk_cached"
+"""Of the tokens of chunk prompts, those that a server had read before; the note of a programs file may hold it."""
 SUMMED = ("characters_in", "characters_out", "removed_lines", "replaced")
 """Columns of the programs file whose sums stand in the manifest."""
 COUNTERS = ("malformed", "operations", "refused")
@@ -245,7 +246,7 @@ class _Tally:
                 "doc_decode": 0,
                 "chunk_prefill": self._sums["chunk_tokens"],
                 "chunk_decode": self._sums["output_tokens"],
-                # of chunk_prefill, those that the server had read before; older programs do not say
+                # older programs do not say
                 **({CACHED: note.pop(CACHED)} if CACHED in note else {}),
             },
             **{name: self._sums[name] for name in SUMMED},

@@ -19,7 +19,7 @@ from typing import Any
 
 from prox_hpc.corpus.read import Block, Document, Source, UnreadableBlock
 from prox_hpc.refine.batcher import Batcher
-from prox_hpc.refine.blocks import Lost, Ready
+from prox_hpc.refine.blocks import CACHED, Lost, Ready
 from prox_hpc.refine.claims import Claims
 from prox_hpc.refine.records import Written, is_blank
 from prox_hpc.refine.settings import Settings, Stages
@@ -410,7 +410,7 @@ class Engine:
         return {
             "failed": dict(opened.failed),
             "failed_records": opened.failures,
-            "chunk_cached": opened.cached_tokens,
+            CACHED: opened.cached_tokens,
             "seconds": time.monotonic() - opened.started,
             "server_version": self.refinery.pool.version,
             "parameters": self.refinery.stages.parameters,

@@ -131,13 +131,17 @@ def test_an_arm_that_counted_no_tokens_is_charged_with_the_whole_passes(fabricat
     assert "Charged with the whole passes" in (folder / "report.html").read_text()
 
 
-def test_what_the_doc_prompt_had_read_already_is_not_charged_twice(fabricate: Any, make_report: Any) -> None:
-    task = fabricate(overrides=("arm=[raw,prox_dc]",))
+def with_cached(task: Any) -> Any:
+    """105,000 of the 420,000 tokens of chunk prompts had been read with the doc prompts."""
     manifest = task.input("refine") / "artifact.json"
     content = json.loads(manifest.read_text())
     content["summary"]["tokens"]["chunk_cached"] = 105_000
     manifest.write_text(json.dumps(content))
-    folder, report = make_report(task)
+    return task
+
+
+def test_what_the_doc_prompt_had_read_already_is_not_charged_twice(fabricate: Any, make_report: Any) -> None:
+    folder, report = make_report(with_cached(fabricate(overrides=("arm=[raw,prox_dc]",))))
     row = next(row for row in report["ledger"] if row["row"] == "chunk_prefill")
     assert row["flops"] == pytest.approx(2 * 1_060_000 * (420_000 - 105_000))
     assert row["note"] == "105,000 more prompt tokens had been read before (prefix cache)"
@@ -145,12 +149,8 @@ def test_what_the_doc_prompt_had_read_already_is_not_charged_twice(fabricate: An
 
 
 def test_an_arm_without_doc_stage_pays_for_what_only_doc_prompts_had_read(fabricate: Any, make_report: Any) -> None:
-    task = fabricate(overrides=("arm=[raw,prox_c,prox_dc]",))
-    manifest = task.input("refine") / "artifact.json"
-    content = json.loads(manifest.read_text())
-    content["summary"]["tokens"]["chunk_cached"] = 105_000
-    manifest.write_text(json.dumps(content))
-    parts = {row["arm"]: row["parts"] for row in make_report(task)[1]["charge"]["arms"]}
+    _, report = make_report(with_cached(fabricate(overrides=("arm=[raw,prox_c,prox_dc]",))))
+    parts = {row["arm"]: row["parts"] for row in report["charge"]["arms"]}
     assert parts["prox_c"]["chunk_prefill"] == pytest.approx(2 * 1_060_000 * 420_000)
     assert parts["prox_dc"]["chunk_prefill"] == pytest.approx(2 * 1_060_000 * (420_000 - 105_000))
 
