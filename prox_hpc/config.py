@@ -101,6 +101,9 @@ class Corpus:
     """files: when a record lacks it, `file name:row` is the id."""
     keep_column: Optional[str] = None
     """files: one truth value per line (true = main content); gives gold programs."""
+    drop_below: Optional[float] = None
+    """files, with `keep_column`: a document of whose words a smaller share is main content counts as junk, which gives
+    gold verdicts; null: none."""
     block_documents: int = 5000
     """files: rows of Parquet per block."""
     allow_failed_blocks: int = 0

@@ -31,6 +31,7 @@ NEEDED = {
     **{("experiment", name): ["corpus.path=p", "trainee.tokenizer=t"] for name in ("table2_rules", "corpora", "flops")},
     ("experiment", "math_cpt"): ["corpus.path=p", "evaluation.path=p"],
     ("experiment", "real_pages"): ["corpus.path=p", "evaluation.path=p"],
+    ("scale", "nano_pages"): ["corpus.path=p", "refiner.seed_corpus.path=p", "evaluation.path=p"],
 }
 FILES = {"files": [{"path": "p", "size": 1, "mtime": 0, "rows": 1}]}
 

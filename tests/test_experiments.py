@@ -116,11 +116,19 @@ def test_real_pages_stay_real_pages_at_any_scale() -> None:
     assert tiny.trainee.training.tokens < plain.trainee.training.tokens
 
 
-def test_an_experiment_runs_on_real_pages_at_nano_scale() -> None:
-    files = ("corpus=files", "corpus.path=p", "evaluation=files", "evaluation.path=p")
-    config = composed("experiment=table2_rules", "scale=nano", *files)
-    assert (config.corpus.kind, config.evaluation.kind, config.trainee.name) == ("files", "files", "tlm_nano")
-    assert planned(config)
+PAGES = ("scale=nano_pages", "corpus.path=p", "refiner.seed_corpus.path=p", "evaluation.path=p")
+
+
+@pytest.mark.parametrize("experiment", PAPER)
+def test_an_experiment_runs_on_real_pages_at_nano_scale(experiment: str) -> None:
+    pages, web = composed(f"experiment={experiment}", *PAGES), composed(f"experiment={experiment}", "scale=nano")
+    assert (pages.arm, pages.trainee, pages.refiner.training) == (web.arm, web.trainee, web.refiner.training)
+    read = (pages.corpus, pages.refiner.seed_corpus)
+    assert all((c.kind, c.text_column, c.keep_column, c.drop_below) == ("files", "lines", "keep", 0.3) for c in read)
+    assert (pages.evaluation.kind, pages.evaluation.keep_column) == ("files", "keep")
+    assert (pages.evaluation.tasks, pages.evaluation.metric) == (["world_bpb"], "world_bpb")
+    assert pages.run_dir != web.run_dir
+    assert planned(pages).steps[-1].kind == "report"
 
 
 def test_the_nano_command_of_a_sweep_prints_a_plan_for_each_point(launch: Command, tmp_path: Path) -> None:

@@ -54,8 +54,9 @@ class _Look(NamedTuple):
 def plan_files(corpus: "Corpus") -> dict[str, Any]:
     """List and check the files of `corpus.path`; returns the description that `Source.of_files` takes.
 
-    Plain JSON data: {files: [{path, size, mtime, stops}], folder, text_column, id_column, keep_column, limit,
-    block_documents, allow_failed_blocks, name}; stops: the row after the last of each block, None for the file's end.
+    Plain JSON data: {files: [{path, size, mtime, stops}], folder, text_column, id_column, keep_column, drop_below,
+    limit, block_documents, allow_failed_blocks, name}; stops: the row after the last of each block, None for the file's
+    end.
     UserError for a path with no usable files, for no record at all, for a missing text or keep column, and for more
     files that cannot be read than `allow_failed_blocks`; fewer are warned of on stderr.
     """
@@ -81,6 +82,7 @@ def plan_files(corpus: "Corpus") -> dict[str, Any]:
         "text_column": corpus.text_column,
         "id_column": corpus.id_column,
         "keep_column": corpus.keep_column,
+        "drop_below": corpus.drop_below,
         "limit": corpus.limit,
         "block_documents": corpus.block_documents,
         "allow_failed_blocks": corpus.allow_failed_blocks,

@@ -101,6 +101,7 @@ class _Columns(NamedTuple):
     text: str
     id: str
     keep: str | None
+    drop_below: float | None = None
 
 
 class Source:
@@ -138,7 +139,7 @@ class Source:
     @staticmethod
     def of_files(description: dict[str, Any]) -> "Source":
         """Of the description that `prox_hpc.corpus.files.plan_files` made; UserError when an older version did."""
-        if "folder" not in description:
+        if "drop_below" not in description:
             raise UserError(f"corpus {description['name']}: was planned by an older version; launch the study again")
         blocks: list[Block] = []
         for file in description["files"]:
@@ -146,7 +147,7 @@ class Source:
             for stop in file["stops"]:
                 blocks.append(Block(len(blocks), file["path"], start, stop))
                 start = stop
-        columns = _Columns(description["text_column"], description["id_column"], description["keep_column"])
+        columns = _Columns(*(description[key] for key in ("text_column", "id_column", "keep_column", "drop_below")))
         sizes = {file["path"]: file["size"] for file in description["files"]}
         return Source(blocks, columns, sizes, description["folder"], description["allow_failed_blocks"])
 
@@ -299,11 +300,11 @@ class Source:
         assert self._columns is not None
         text = self._text(record.pop(self._columns.text, None))
         identity = record.pop(self._columns.id, None)
-        program = None
+        drop, program = None, None
         if self._columns.keep is not None:
-            program = self._program(text, record.pop(self._columns.keep, None))
+            drop, program = self._gold(text, record.pop(self._columns.keep, None))
         name = f"{path.removeprefix(self._folder)}:{row}" if identity is None else _encodable(str(identity))
-        return Document(name, text, record, None, program)
+        return Document(name, text, record, drop, program)
 
     def _text(self, value: Any) -> str:
         """Text of a string or of a list of lines; BadRecord when it is neither."""
@@ -318,14 +319,25 @@ class Source:
             self.repaired["lone surrogate"] += 1
         return text
 
-    def _program(self, text: str, keep: Any) -> str | None:
-        """The gold program of line flags; None, and counted, when they do not fit the lines."""
+    def _gold(self, text: str, keep: Any) -> tuple[bool | None, str | None]:
+        """The gold verdict and program of line flags; None, and counted, when they do not fit the lines.
+
+        The verdict (None without `drop_below`) is "junk" where less than that share of the words is main content, and
+        where there are no words.
+        """
         from prox_hpc.programs import program_from_keep
 
-        if not isinstance(keep, list) or len(keep) != text.count("\n") + 1:
+        assert self._columns is not None
+        lines = text.split("\n")
+        if not isinstance(keep, list) or len(keep) != len(lines):
             self.repaired["keep flags do not match the lines"] += 1
-            return None
-        return program_from_keep([bool(flag) for flag in keep])
+            return None, None
+        program = program_from_keep([bool(flag) for flag in keep])
+        if self._columns.drop_below is None:
+            return None, program
+        words = [len(line.split()) for line in lines]
+        main = sum(number for number, flag in zip(words, keep, strict=True) if flag)
+        return main < self._columns.drop_below * sum(words) or not main, program
 
 
 def open_source(task: Task) -> Source:

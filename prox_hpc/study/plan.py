@@ -252,8 +252,9 @@ def _check_matched(config: Config, name: str, arm: Arm) -> None:
 
 
 def _has_gold_verdicts(refiner: Refiner) -> bool:
-    """Whether there is a seed corpus that says which documents are junk; line flags do not."""
-    return refiner.train and refiner.seed_corpus.kind == "generated"
+    """Whether there is a seed corpus that says which documents are junk; line flags alone do not."""
+    seed = refiner.seed_corpus
+    return refiner.train and (seed.kind == "generated" or seed.drop_below is not None)
 
 
 def _check_refined(config: Config, name: str, arm: Arm) -> None:
@@ -262,6 +263,11 @@ def _check_refined(config: Config, name: str, arm: Arm) -> None:
     for key, profile in ((f"arm.{name}.profile", arm.profile), ("refiner.profile", refiner.profile)):
         if profile not in PROFILES:
             raise UserError(f"{key}={profile}: unknown; one of {', '.join(PROFILES)}")
+    if arm.doc and refiner.train and not _has_gold_verdicts(refiner):
+        raise UserError(
+            f"arm.{name}: its doc stage would be asked of a refiner that learns no verdicts from line flags; set "
+            "refiner.seed_corpus.drop_below (e.g. 0.3, see prox_hpc/config.py) or choose arms without it, as prox_c"
+        )
     lowest = refiner.doc_threshold - refiner.chunk_margin
     everything = any(other.kind == "refined" and other.chunk and not other.doc for other in config.arm.values())
     known = refiner.doc_retention is None  # else the pilot sets it, and executing refuses what was not programmed
@@ -288,10 +294,18 @@ def _check_values(config: Config) -> None:
         value = _setting(config, key)
         if value is not None and not value >= lowest:  # so that NaN is refused as well
             raise UserError(f"{key}={value}: must be {lowest:g} or more")
-    for key, example in (("refiner.doc_retention", 0.3), ("refiner.serve.mem_fraction", 0.8)):
+    for key, example in (
+        ("corpus.drop_below", 0.3),
+        ("refiner.seed_corpus.drop_below", 0.3),
+        ("refiner.doc_retention", 0.3),
+        ("refiner.serve.mem_fraction", 0.8),
+    ):
         value = _setting(config, key)
         if value is not None and not 0 < value < 1:
             raise UserError(f"{key}={value}: must be between 0 and 1, e.g. {example}")
+    for key, corpus in (("corpus", config.corpus), ("refiner.seed_corpus", config.refiner.seed_corpus)):
+        if corpus.drop_below is not None and not (corpus.kind == "files" and corpus.keep_column):
+            raise UserError(f"{key}.drop_below={corpus.drop_below}: needs files with line flags; set {key}.keep_column")
     peak, cluster = config.cluster.peak_tflops, config.cluster
     if peak is not None and not peak > 0:
         raise UserError(f"cluster.peak_tflops={peak}: must be above 0; null tells no share of the peak")

@@ -156,6 +156,24 @@ def test_limit_counts_per_file(tmp_path: Path, suffix: str) -> None:
     assert [d.id for d in documents] == ["d0", "d1", "d2", "d5", "d6"]
 
 
+def test_the_share_of_main_text_gives_verdicts(tmp_path: Path) -> None:
+    records: list[dict[str, object]] = [
+        {"lines": ["one two", "three", "", "four"], "keep": [0, 1, 1, 0]},  # 1 word of 4
+        {"lines": ["one", "two three", "", "four"], "keep": [1, 0, 1, 0]},
+        {"lines": ["one two", "three four"], "keep": [0, 1]},
+        {"lines": ["one"], "keep": [0]},
+        {"lines": [" "], "keep": [1]},  # no words at all
+        {"lines": ["one"], "keep": [1, 1]},
+    ]
+    path = write(tmp_path / "p.jsonl", records)
+    documents, _ = read_path(path, text_column="lines", keep_column="keep", drop_below=0.26)
+    assert [document.gold_drop for document in documents] == [True, True, False, True, True, None]
+    documents, _ = read_path(path, text_column="lines", keep_column="keep", drop_below=0.25)
+    assert [document.gold_drop for document in documents[:2]] == [False, False]  # at the share itself: kept
+    documents, _ = read_path(path, text_column="lines", keep_column="keep")
+    assert {document.gold_drop for document in documents} == {None}
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_list_of_lines_with_keep_flags_gives_gold_programs(tmp_path: Path, suffix: str) -> None:
     records: list[dict[str, object]] = [

@@ -309,6 +309,15 @@ def given(**changes: Any) -> dict[str, Any]:
             "cluster.resources.pilot: asks for no GPU, refine for 1; write",
         ),
         ({"corpus": Corpus(name="w", kind="generated", blocks=4, allow_failed_blocks=-1)}, "allow_failed_blocks=-1"),
+        ({"corpus": Corpus("w", "generated", drop_below=0.3)}, r"corpus.drop_below=0.3: needs files with line flags"),
+        (
+            {"corpus": Corpus("f", "files", path="p", keep_column="keep", drop_below=30)},
+            "corpus.drop_below=30: must be between 0 and 1, e.g. 0.3",
+        ),
+        (
+            {"refiner": nano(seed_corpus=Corpus("s", "files", path="p", drop_below=0.3))},
+            "refiner.seed_corpus.drop_below=0.3: needs files with line flags; set refiner.seed_corpus.keep_column",
+        ),
     ],
 )
 def test_settings_out_of_range_are_told(changes: dict[str, Any], told: str) -> None:
@@ -332,6 +341,17 @@ def test_a_classifier_learns_from_the_gold_that_the_refiner_learnt_from() -> Non
     assert order.index(like) < order.index(scores.address) < order.index(arm.address)
     roles = step(plan, "report").inputs
     assert (roles["classifier/cheap"], roles["scores/cheap"]) == (learn.address, scores.address)
+
+
+def test_line_flags_alone_teach_no_verdicts() -> None:
+    flags = Corpus("s", "files", path="p", keep_column="keep")
+    with pytest.raises(UserError, match=r"arm\.\w+: its doc stage .* set refiner\.seed_corpus\.drop_below"):
+        planned(config(refiner=nano(seed_corpus=flags)))
+    chunks_alone = {"raw": Arm(kind="raw"), "prox_c": Arm(kind="refined", doc=False)}
+    planned(config(refiner=nano(seed_corpus=flags), arm=chunks_alone))
+    flags.drop_below = 0.3
+    plan = planned(config(refiner=nano(seed_corpus=flags), arm=CLASSIFIER))
+    assert "like" not in step(plan, "classifier").inputs  # it learns from these verdicts
 
 
 def test_without_a_seed_corpus_a_classifier_learns_what_the_arm_it_is_like_keeps() -> None:
@@ -365,7 +385,7 @@ def test_files_are_told_by_the_keys_of_their_section() -> None:
     def missing(corpus: Corpus) -> dict[str, Any]:
         raise UserError(f"corpus.path={corpus.path}: no such file, or go on without: corpus.allow_failed_blocks=1")
 
-    files = Corpus(name="s", kind="files", path="/data/corpus.x")
+    files = Corpus(name="s", kind="files", path="/data/corpus.x", keep_column="keep", drop_below=0.3)
     for changes, told in (
         (
             {"evaluation": Evaluation("e", "files", path="/data/corpus.x")},
