@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Processes of `make test`: a core and 8 GiB each.
+JOBS   ?= 2
 
 .PHONY: help install quickstart test check format clean
 
@@ -25,7 +27,7 @@ quickstart: install ## a whole study on this machine; prints where its report is
 	$(BIN)/python -m prox_hpc.launch
 
 test: install ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder
 
 check: install ## lint, format, types
 	$(BIN)/ruff check .

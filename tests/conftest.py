@@ -20,8 +20,41 @@ from prox_hpc.refine.blocks import write_block as refine_block
 from prox_hpc.refine.records import Execution, Written
 from prox_hpc.task import Step, Task
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two processes with two threads each on two cores wait for each other at every barrier.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+LONG = {
+    "tests/slurm/": "slurm",
+    **dict.fromkeys(("tests/test_study_local", "tests/test_study_files", "tests/refine/test_refine_verdicts"), "tiny"),
+}
+"""Files, by how their path begins, that go to one process together: their common set-up takes minutes."""
+
 MakeRun = Callable[..., Path]
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def group_of(nodeid: str) -> str:
+    """Tests of one group run in one process: those of a file, for its fixtures, or of the files that LONG names."""
+    file = nodeid.partition("::")[0]
+    return next((group for path, group in LONG.items() if file.startswith(path)), file)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest groups begin, each in a process of its own, so that no process ends long after the other."""
+    items.sort(key=lambda item: group_of(item.nodeid) in LONG.values(), reverse=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For `pytest -n 2`."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Groups(config, log)
 
 
 def run_module(
