@@ -169,11 +169,16 @@ class Training:
     """A step, a checkpoint or a conversion of the saved state that takes longer ends the job and names the rank."""
     spike_steps: int = 20
     """End the job when the loss stays 7 standard deviations above its mean for so many steps in a row; 0: never."""
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    """DeepSpeed's own settings, put over those that we make, e.g. {zero_optimization: {overlap_comm: true}}."""
     tracker: str = "tensorboard"
     """`tensorboard` (event files in the step's state folder), `wandb` (needs its package) or `none`."""
 
 
 HOW_TRAINING_RUNS = (
+    "micro_batch",
+    "compile",
+    "deepspeed",
     "activation_checkpointing",
     "save_minutes",
     "save_steps",
@@ -181,7 +186,8 @@ HOW_TRAINING_RUNS = (
     "spike_steps",
     "tracker",
 )
-"""Settings of `Training` that decide how a run goes, not what comes of it: they may change when it is resumed."""
+"""Settings of `Training` that decide how a run goes, not what comes of it but for rounding: they may change when it is
+resumed, e.g. on twice the GPUs with half the `micro_batch`."""
 
 
 @dataclass

@@ -157,11 +157,15 @@ def manifest(step: Step, out: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _distributed_environment() -> None:
-    """Under Slurm give torch.distributed its RANK, WORLD_SIZE, MASTER_ADDR ... from submitit's environment."""
+    """Under Slurm give torch.distributed its RANK, WORLD_SIZE, MASTER_ADDR ... from submitit's environment.
+
+    Which GPUs a rank sees stays as Slurm says: by default submitit would show each only number LOCAL_RANK of the node,
+    of which the rank then picks number LOCAL_RANK, and which may be another job's. What a prologue has set is replaced.
+    """
     if "SUBMITIT_EXECUTOR" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1":
         import submitit
 
-        submitit.helpers.TorchDistributedEnvironment().export()
+        submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

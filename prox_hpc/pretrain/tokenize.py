@@ -51,7 +51,12 @@ def seal(task: Task) -> dict[str, Any]:
         manifest = path.with_suffix(".json")
         if not manifest.exists():
             raise FileNotFoundError(f"{manifest}: block {block.index} of {block.path} was not tokenised; launch again")
-        about = json.loads(manifest.read_text())
+        before, about = about, json.loads(manifest.read_text())
+        if before and any(before[key] != about[key] for key in ("dtype", "vocab_size")):
+            raise ValueError(
+                f"{manifest}: made with {about['vocab_size']} tokens, one before with {before['vocab_size']}: the "
+                f"tokenizer changed in between; delete {task.out}, launch again"
+            )
         _check_block(path, about)
         for key in SUMMED:
             totals[key] += about[key]

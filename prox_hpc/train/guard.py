@@ -36,16 +36,21 @@ class Guard:
         """UserError when training is lost; norm: of the gradient before clipping, where DeepSpeed tells it."""
         remedy = (
             f"lower training.learning_rate={self.settings.learning_rate} or raise "
-            f"training.warmup_steps={self.settings.warmup_steps}"
+            f"training.warmup_steps={self.settings.warmup_steps}, which begins anew"
         )
         if not math.isfinite(loss) or (norm is not None and not math.isfinite(norm)):
             raise UserError(f"the loss at step {step} is {loss}, the gradient norm {norm}: training diverged; {remedy}")
-        if self._is_high(loss) and len(self._high) == self.settings.spike_steps:
+        if self._is_high(loss) and 0 < self.settings.spike_steps <= len(self._high):
             raise UserError(
                 f"the loss at step {step} is {loss:.4g}, and has been {SIGMAS:g} standard deviations above its mean "
                 f"({np.mean(self._calm):.4g} over {len(self._calm)} steps) for {len(self._high)} steps: a spike that "
                 f"does not go away; {remedy}, or train through it with training.spike_steps=0"
             )
+
+    @property
+    def in_a_spike(self) -> bool:
+        """Whether the last loss was of a spike that may end the job: no state to go back to."""
+        return self.settings.spike_steps > 0 and bool(self._high)
 
     def _is_high(self, loss: float) -> bool:
         """Whether this loss belongs to a spike; kept for judging the next one."""

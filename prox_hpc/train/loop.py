@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 WISHES = ("save", "end", "requeue")
 """What ranks ask of each other at every step."""
+LOG_S = 60
+LOGGED = ("loss", "lr", "grad_norm", "tokens_per_second", "mfu", "memory_gb")
+"""Figures of a line of the log, which is written so often."""
 SUB_GROUP = 1_000_000_000
 """Weights that stage 3 updates at a time (DeepSpeed's default)."""
 
@@ -140,6 +143,8 @@ def start_process_group(device: str, stall_timeout_s: float) -> None:
     if device == "cuda":
         if not torch.cuda.is_available():
             raise UserError("device=cuda: torch sees no GPU on this node; use cluster.device=cpu or ask for GPUs")
+        if torch.cuda.device_count() == 1:  # sites that bind a GPU to each rank: it is number 0 for all of them
+            os.environ["LOCAL_RANK"] = "0"
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     import deepspeed
     from transformers.utils import logging as transformers_logging
@@ -188,6 +193,7 @@ class _Run:
         self.step, self.tokens, self.seconds = (saved.step, saved.tokens, saved.seconds) if saved else (0, 0, 0.0)
         self.saved_step, self.saved_at = self.step, time.monotonic()
         self.save_is_due = self.ending = False
+        self.logged_at = time.monotonic()
         self.track, self.close = tracker.open_tracker(settings.tracker if task.rank == 0 else "none", task, self.step)
 
     def train(self, export_last: Path | None) -> None:
@@ -197,13 +203,16 @@ class _Run:
             figures = self.update()
             shown = {key: figures[key] for key in ("loss", "tokens_per_second", "mfu") if figures.get(key) is not None}
             self.task.progress(self.step, last, "steps", **shown)
+            self.log(figures, last)
             self.watch.at("saving", self.step)
             if self.step in exports:
                 if export_last is None:
                     self.export(self.task.out / "checkpoints" / f"step-{self.step:06d}")
                 elif self.step == last:
                     self.export(export_last)
-            if self.step in exports or self.save_is_due or self.ending:
+            # In a spike the state from before it stays, to go back to should the spike end the job.
+            due = (self.step in exports or self.save_is_due) and not self.guard.in_a_spike
+            if due or self.ending or self.step == last:
                 self.save()
             if self.ending and self.step < last:
                 raise Interrupted(f"the state after step {self.step} of {last} is saved")
@@ -259,6 +268,14 @@ class _Run:
                 log.write(json.dumps(figures) + "\n")
             self.track(figures)
         return figures
+
+    def log(self, figures: dict[str, Any], last: int) -> None:
+        """A line of the job's log now and then, for who looks there."""
+        if self.task.rank or time.monotonic() - self.logged_at < LOG_S:
+            return
+        self.logged_at = time.monotonic()
+        told = [f"{key} {figures[key]:,.4g}" for key in LOGGED if figures.get(key) is not None]
+        print(f"step {self.step:,} of {last:,}: {', '.join(told)}", flush=True)
 
     def _wishes(self) -> list[bool]:
         """This rank's, in the order of WISHES. When to save by the clock is for rank 0 alone to say."""
@@ -436,8 +453,18 @@ def _engine(
         weight_decay=settings.weight_decay,
         fused=True,
     )
+    _put_over(configuration, settings.deepspeed)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=configuration)
     if settings.compile:
         engine.compile()
     engine.train()
     return engine
+
+
+def _put_over(configuration: dict[str, Any], more: dict[str, Any]) -> None:
+    """Put `more` over a nested configuration, in place."""
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(configuration.get(key), dict):
+            _put_over(configuration[key], value)
+        else:
+            configuration[key] = value

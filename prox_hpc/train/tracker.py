@@ -1,9 +1,11 @@
 """Where a run's figures are shown while it trains: in TensorBoard's event files, at Weights & Biases, or nowhere.
 
-`losses.jsonl` holds the same figures in any case; a tracker is for watching. Its files are no products: they lie in the
-step's state folder, and a resumed run writes on in them.
+`losses.jsonl` holds the same figures in any case; a tracker is for watching. So one that fails (a node without network,
+a full disk) is told of once and given up, and the run goes on. Its files are no products: they lie in the step's state
+folder, and a resumed run writes on in them.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -31,8 +33,40 @@ def check(name: str) -> None:
 def open_tracker(name: str, task: Task, step: int) -> tuple[Track, Callable[[], None]]:
     """-> what takes the figures of each step, and what ends it; `step`: steps done before, which stand there already.
 
-    Rank 0 calls this.
+    Rank 0 calls this. Neither raises.
     """
+    try:
+        track, close = _open(name, task, step)
+    except Exception as error:
+        _tell(name, error)
+        return _nothing, _nothing
+    broken = False
+
+    def guarded(call: Callable[..., object]) -> Callable[..., None]:
+        def once(*figures: Mapping[str, Any]) -> None:
+            nonlocal broken
+            if not broken:
+                try:
+                    call(*figures)
+                except Exception as error:
+                    broken = True
+                    _tell(name, error)
+
+        return once
+
+    return guarded(track), guarded(close)
+
+
+def _tell(name: str, error: Exception) -> None:
+    told = f"warning: training.tracker={name} failed ({type(error).__name__}: {error}); training goes on without it, "
+    print(told + "losses.jsonl has the same figures", file=sys.stderr)
+
+
+def _nothing(*figures: Mapping[str, Any]) -> None:
+    """Tracks nothing."""
+
+
+def _open(name: str, task: Task, step: int) -> tuple[Callable[[Mapping[str, Any]], object], Callable[[], object]]:
     if name == "tensorboard":
         from tensorboardX import SummaryWriter
 
@@ -55,7 +89,7 @@ def open_tracker(name: str, task: Task, step: int) -> tuple[Track, Callable[[], 
             config=task.config,
         )
         return lambda figures: run.log(_numbers(figures), step=figures["step"]), run.finish
-    return lambda figures: None, lambda: None
+    return _nothing, _nothing
 
 
 def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:

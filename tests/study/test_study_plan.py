@@ -187,7 +187,8 @@ def test_what_becomes_of_quarantined_documents_changes_identity() -> None:
 
 def test_how_a_training_run_goes_is_told_it_and_does_not_change_identity() -> None:
     how = {"activation_checkpointing": True, "save_minutes": 5, "save_steps": 7, "spike_steps": 0}
-    how |= {"stall_timeout_s": 60, "tracker": "wandb"}
+    how |= {"stall_timeout_s": 60, "tracker": "wandb", "micro_batch": 8, "compile": True}
+    how["deepspeed"] = {"zero_optimization": {"overlap_comm": True}}
     plans = [
         planned(
             config(trainee=Trainee(name="nano", training=Training(**some)), refiner=nano(training=Training(**some)))

@@ -44,6 +44,17 @@ def test_a_spike_that_stays_ends_the_run_also_after_a_resume() -> None:
     assert survived(losses, spike_steps=0) == 2000
 
 
+def test_a_resumed_run_may_be_told_to_end_sooner() -> None:
+    losses = falling(2000)
+    losses[1500:] = [loss + 6 for loss in losses[1500:]]
+    assert survived(losses[1510:], losses[:1510], spike_steps=5) == 0  # 11 of 5 steps of the spike
+    guard = Guard(Training(), losses[:1500])
+    assert not guard.in_a_spike
+    guard.check(1501, losses[1500], 1.0)
+    assert guard.in_a_spike
+    assert not Guard(Training(spike_steps=0), losses[:1510]).in_a_spike  # told to train through it
+
+
 def test_nothing_is_judged_before_there_is_enough() -> None:
     assert survived([3.0] * (ENOUGH // 2) + [9.0] * 400, spike_steps=5) == ENOUGH // 2 + 400
     with pytest.raises(UserError, match=r"9, .* 7 standard .* \(3 over 100 steps\) for 1 steps.*spike_steps=0") as told:

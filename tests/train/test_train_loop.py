@@ -12,7 +12,8 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from prox_hpc.config import Shape, Training
 from prox_hpc.errors import UserError
 from prox_hpc.stop import Interrupted
 from prox_hpc.task import Step, Task
-from prox_hpc.train import tracker
+from prox_hpc.train import loop, tracker
 from prox_hpc.train.data import Examples, Packed
 from prox_hpc.train.loop import forget, train
 from prox_hpc.train.shapes import build_model, count_parameters
@@ -184,12 +185,20 @@ def test_a_run_killed_and_then_told_to_end_goes_on_exactly(two_ranks: Path, toke
     same_run(finished(store, tokens, 2, save_steps=3), two_ranks)
 
 
-def test_one_rank_killed_goes_on_exactly(one_rank: Path, tokens: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("ranks", "settings"),
+    [(1, {}), (1, {"compile": True}), (2, {"zero_stage": 3})],
+    ids=["one rank", "compiled", "stage 3"],
+)
+def test_a_killed_run_goes_on_exactly(
+    ranks: int, settings: dict[str, Any], one_rank: Path, tokens: Path, tmp_path: Path
+) -> None:
+    whole = finished(tmp_path / "whole", tokens, ranks, **settings) if settings else one_rank
     killed_at = random.randrange(1, 12)
     print("killed at", killed_at)
-    (killed,) = run_ranks(tmp_path, tokens, 1, {"step": killed_at, "rank": 0, "signal": signal.SIGKILL}, save_steps=2)
-    assert killed.returncode == -signal.SIGKILL
-    same_run(finished(tmp_path, tokens, 1), one_rank)
+    store, kill = tmp_path / "killed", {"step": killed_at, "rank": None, "signal": signal.SIGKILL}
+    assert run_ranks(store, tokens, ranks, kill, save_steps=2, **settings)[0].returncode == -signal.SIGKILL
+    same_run(finished(store, tokens, ranks, **settings), whole)
 
 
 class TellingTask(Task):
@@ -224,7 +233,20 @@ def test_another_number_of_ranks_goes_on_within_rounding(
     theirs = losses(one_rank if dtype == "bf16" else fp32_run)
     assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], abs=bound)
     assert [line["step"] for line in ours] == list(range(1, 13))
+    if dtype == "fp32":  # what is exported is what was trained, however the ranks share it
+        mine, other = (load_file(out / "checkpoints/step-000012/model.safetensors") for out in (task.out, fp32_run))
+        assert mine.keys() == other.keys()
+        assert all(torch.allclose(mine[name], other[name], atol=1e-4) for name in mine)
     assert sorted(path.name for path in (task.out / "checkpoints").iterdir()) == ["step-000006", "step-000012"]
+
+
+def test_a_run_goes_on_with_other_micro_batches(one_rank: Path, tokens: Path, tmp_path: Path) -> None:
+    task = TellingTask(Step("pretrain", "run", {}), 0, tmp_path)
+    task.tell_at = 5
+    with pytest.raises(Interrupted):
+        in_process(tmp_path, tokens, task)
+    ours = losses(in_process(tmp_path, tokens, micro_batch=16))
+    assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in losses(one_rank)], abs=5e-4)
 
 
 @pytest.fixture(scope="session")
@@ -293,6 +315,53 @@ def test_shares_of_the_peak_and_memory(tokens: Path, tmp_path: Path) -> None:
         assert 0.1 < line["memory_gb"] < 64
     status = json.loads((task.state / "tasks" / "00000.json").read_text())
     assert status["figures"].keys() == {"loss", "tokens_per_second", "mfu"}
+
+
+def test_deepspeeds_own_settings_and_the_log(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import deepspeed
+
+    seen: list[dict[str, Any]] = []
+    initialize = deepspeed.initialize
+    monkeypatch.setattr(deepspeed, "initialize", lambda **given: seen.append(given["config"]) or initialize(**given))
+    monkeypatch.setattr(loop, "LOG_S", 0)
+    more = {"zero_optimization": {"reduce_bucket_size": 1000}, "steps_per_print": 10**8}
+    in_process(tmp_path, tokens, tokens=2 * 1024, checkpoints=1, warmup_steps=0, deepspeed=more)
+    assert (seen[0]["zero_optimization"]["reduce_bucket_size"], seen[0]["steps_per_print"]) == (1000, 10**8)
+    assert seen[0]["zero_optimization"]["stage"] == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["step 1 of 2", "step 2 of 2"]
+    assert re.search(r"loss \d\.\d+, lr 0\.003, grad_norm \d.*, tokens_per_second .*, memory_gb ", lines[0])
+
+
+def test_a_tracker_that_fails_is_told_of_and_the_run_goes_on(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Run:
+        logged: ClassVar[list[int]] = []
+
+        def log(self, figures: dict[str, float], step: int) -> None:
+            if step == 2:
+                raise ConnectionError("no route")
+            self.logged.append(step)
+
+        def finish(self) -> None:
+            raise AssertionError("after it has failed it is left alone")
+
+    def no_key(**given: Any) -> Run:
+        raise RuntimeError("no API key")
+
+    settings = {"tokens": 3 * 1024, "checkpoints": 1, "tracker": "wandb"}
+    monkeypatch.setitem(tracker.PACKAGES, "wandb", "json")  # one that is installed
+    for init, reason in ((lambda **given: Run(), "ConnectionError: no route"), (no_key, "RuntimeError: no API key")):
+        monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+        out = in_process(tmp_path / reason[:4], tokens, **settings)
+        assert [line["step"] for line in losses(out)] == [1, 2, 3]
+        told = capsys.readouterr().err
+        assert told.count("warning: training.tracker=wandb failed") == 1
+        assert reason in told
+    assert Run.logged == [1]
 
 
 def test_a_tracker_needs_its_package(tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
