@@ -1,6 +1,8 @@
 """From a corpus artifact to a trained model: the steps `tokenize` and `pretrain` as the worker runs them."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from prox_hpc.pretrain import tokenize
 from prox_hpc.pretrain.tokenize import token_dtype
 from prox_hpc.publish import publish_json
 from prox_hpc.stop import Interrupted
+from prox_hpc.study.store import write_step
 from prox_hpc.task import Step, Task
 from prox_hpc.train.data import Packed
 
@@ -165,6 +168,28 @@ def test_a_missing_block_is_told_and_made_good(store: Path, corpus: str, tokeniz
     index.write_bytes(starts[::-1].tobytes())
     with pytest.raises(ValueError, match=r"00000\.idx: its offsets are not ascending"):
         tokenize.seal(task)
+
+
+def test_blocks_of_two_tokenizers_do_not_pass_for_one_corpus(store: Path, corpus: str, tokenizer: str) -> None:
+    step = Step("tokenize", "mixed", {}, {"corpus": corpus, "tokenizer": tokenizer})
+    task = Task(step, 0, store)
+    tokenize.run(task)
+    second = task.out / "blocks" / "00001.json"
+    second.write_text(json.dumps(json.loads(second.read_text()) | {"vocab_size": 999}))
+    with pytest.raises(ValueError, match=r"00001\.json: made with 999 tokens, one before with 400"):
+        tokenize.seal(task)
+
+
+def test_torchrun_starts_the_ranks_of_a_step(store: Path, tokens: str, tokenizer: str) -> None:
+    halved = TRAINING | {"micro_batch": 4}
+    step = replace(pretrain_step(tokens, tokenizer, seed=8, training=halved), processes=2)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+    done = subprocess.run(
+        [*command, "prox_hpc.worker", str(write_step(store, step)), "0"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    artifact = json.loads((store / "artifacts" / step.address / "artifact.json").read_text())
+    assert (artifact["summary"]["world_size"], artifact["summary"]["steps"]) == (2, 6)
 
 
 def test_a_corpus_without_text_is_the_users_mistake(store: Path, tokenizer: str) -> None:
