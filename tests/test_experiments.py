@@ -128,6 +128,7 @@ def test_an_experiment_runs_on_real_pages_at_nano_scale(experiment: str) -> None
     assert (pages.evaluation.kind, pages.evaluation.keep_column) == ("files", "keep")
     assert (pages.evaluation.tasks, pages.evaluation.metric) == (["world_bpb"], "world_bpb")
     assert pages.run_dir != web.run_dir
+    assert pages.refiner.doc_retention == 0.8
     assert planned(pages).steps[-1].kind == "report"
 
 
