@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from prox_hpc.report.alarms import alarms
-from prox_hpc.report.collect import Run, Study, average, checkpoints, curve, groups, metric_of
+from prox_hpc.report.collect import Run, Study, average, checkpoints, curve, furthest, groups, metric_of
 from prox_hpc.report.evidence import evidence, server_version, skipped_tasks, step_table
 from prox_hpc.report.headline import headline
 from prox_hpc.report.ledger import Ledger, accounts, arm_charge, build_ledger, refiner_model, training
@@ -56,6 +56,7 @@ def build(study: Study) -> dict[str, Any]:
         "refining_flops": refining_flops(study, ledger, arm),
         "break_even": break_evens(study, ledger, metrics),
         "missing": missing,
+        "partial": study.partial(),
         "skipped": skipped_tasks(runs),
         "steps": step_table(study, ledger.usages),
         "evidence": evidence(study, runs),
@@ -177,7 +178,8 @@ def score_table(study: Study, runs: list[Run], metrics: list[dict[str, Any]]) ->
     averaged = [metric for metric in metrics if metric["higher_is_better"] and metric["task"] != AVERAGE]
     table = []
     for arm in study.arms():
-        finals = {run.seed: scored[-1]["scores"] for run in runs if run.arm == arm and (scored := checkpoints(run))}
+        own = furthest([run for run in runs if run.arm == arm])
+        finals = {run.seed: checkpoints(run)[-1]["scores"] for run in own}
         for metric in metrics:
             parts = averaged if metric["task"] == AVERAGE else [metric]
             by_seed = {

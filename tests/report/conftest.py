@@ -5,6 +5,7 @@ of FLOPs an arm is ahead of raw, so the true saving to raw's final score is 2 **
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_dir
@@ -63,6 +65,30 @@ def made(task: Task) -> tuple[Path, dict[str, Any]]:
 def make_report() -> Callable[[Task], tuple[Path, dict[str, Any]]]:
     """Run the report step: -> (its folder, report.json's content)."""
     return made
+
+
+@pytest.fixture
+def unseal() -> Callable[[Task, str, int], None]:
+    """unseal(report task, role of an evaluation, checkpoints scored): make that evaluation one that still runs."""
+    return unsealed
+
+
+def unsealed(task: Task, role: str, scored: int) -> None:
+    """Leave the evaluation in `role` as it is while it runs, with its first `scored` checkpoints remembered."""
+    folder, state = task.input(role), task.store / "steps" / task.step.inputs[role]
+    content = json.loads((folder / "scores.json").read_text())
+    items = pq.read_table(folder / "items.parquet")
+    for entry in content["checkpoints"][:scored]:
+        own = items.filter(pc.field("step") == entry["step"])
+        columns = {
+            name: own.filter(pc.field("task") == name).select(["item", "correct_norm", "bits", "bytes"]).to_pydict()
+            for name in entry["scores"]
+        }
+        for column in columns.values():
+            column["correct"] = column["correct_norm"]
+        about = {"items": columns, "groups": {}, "skipped": {"boolq": "no data"}, "lm_eval": "0.4.13"}
+        publish_json(state / "checkpoints" / f"step-{entry['step']:06d}.json", entry | about)
+    shutil.rmtree(folder)
 
 
 def fabricator(folder: Path) -> Fabricate:
