@@ -14,6 +14,7 @@ import yaml
 from prox_hpc.report.alarms import alarms
 from prox_hpc.report.collect import Run, Study, average, checkpoints, curve, furthest, groups, metric_of
 from prox_hpc.report.evidence import evidence, server_version, skipped_tasks, step_table
+from prox_hpc.report.excerpts import with_excerpts
 from prox_hpc.report.headline import headline
 from prox_hpc.report.ledger import Ledger, accounts, arm_charge, build_ledger, refiner_model, training
 from prox_hpc.report.matched import Curve, compare
@@ -63,7 +64,8 @@ def build(study: Study) -> dict[str, Any]:
         "config": yaml.safe_dump(study.config, sort_keys=False, allow_unicode=True),
         "versions": study.versions() | {"server": server_version(study) or "not recorded"},
     }
-    return report | {"headline": headline(report), "alarms": alarms(report, study.settings.alarms)}
+    found = with_excerpts(study, alarms(report, study.settings.alarms))
+    return report | {"headline": headline(report), "alarms": found}
 
 
 def baseline(study: Study) -> str | None:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from prox_hpc.report.html import render
+
 Report = tuple[Path, dict[str, Any]]
 
 
@@ -110,6 +112,28 @@ def test_alarms_commands_and_logs_are_shown(browser: Any, fabricate: Any, make_r
     assert wrong == []
     link = page.get_by_role("link", name="0_log.out")
     assert link.evaluate("a => a.href") == (logs / "0_log.out").as_uri()
+
+
+def test_documents_behind_an_alarm_are_text_and_nothing_else(browser: Any, whole: Report, tmp_path: Path) -> None:
+    hostile = "</pre></details><script>document.title = 'taken'</script><img src=x onerror=alert(1)>" + "w" * 400
+    one = {"document": hostile, "url": "javascript:alert(2)", "said": hostile, "parts": []}
+    one["parts"] = [{"label": hostile, "text": f"{hostile}\n{{{{ 7 * 7 }}}}"}]
+    behind = {"excerpts": [one, one], "matched": 12, "looked_at": 5000, "note": ""}
+    about = {"text": "F1 low", "commands": ["python -m x"], "setting": "report.alarms.doc_f1", "limit": 0.75}
+    unread = {"excerpts": [], "matched": 0, "looked_at": 0, "note": "The documents cannot be shown: <b>gone</b>"}
+    alarms = [about | {"documents": behind}, about | {"documents": unread}, about]
+    (tmp_path / "report.html").write_text(render(whole[1] | {"alarms": alarms}))
+    page, wrong = opened(browser, tmp_path, viewport={"width": 390, "height": 844})
+    folded = page.locator("#alarms details.excerpts")
+    assert not folded.locator("pre").first.is_visible()
+    folded.locator("summary").click()
+    assert folded.locator("summary").inner_text() == "2 of 12 such documents among 5,000 looked at"
+    assert folded.locator("pre").first.is_visible()
+    assert folded.locator("pre").first.inner_text() == f"{hostile}\n{{{{ 7 * 7 }}}}"
+    assert page.locator("#alarms img, #alarms a, #alarms script").count() == 0
+    assert "<b>gone</b>" in page.locator("#alarms").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert wrong == []
 
 
 def test_it_prints_light_and_whole(browser: Any, whole: Report, tmp_path: Path) -> None:
