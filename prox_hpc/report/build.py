@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from prox_hpc.cluster.machine import machine
 from prox_hpc.report.alarms import alarms
 from prox_hpc.report.collect import Run, Study, average, checkpoints, curve, furthest, groups, metric_of
 from prox_hpc.report.evidence import evidence, server_version, skipped_tasks, step_table
@@ -62,6 +63,8 @@ def build(study: Study) -> dict[str, Any]:
         "steps": step_table(study, ledger.usages),
         "evidence": evidence(study, runs),
         "config": yaml.safe_dump(study.config, sort_keys=False, allow_unicode=True),
+        "machines": study.machines(),
+        "reported_on": machine(),
         "versions": study.versions() | {"server": server_version(study) or "not recorded"},
     }
     found = with_excerpts(study, alarms(report, study.settings.alarms))

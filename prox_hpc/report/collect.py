@@ -98,7 +98,8 @@ class Study:
 
     def run_of(self, arm: str, seed: int) -> Run:
         role = f"evaluate/{arm}/seed{seed}"
-        evaluate, remembered = self.artifact(role), ()
+        evaluate = self.artifact(role)
+        remembered: tuple[Path, ...] = ()
         if evaluate is None and role in self.roles:
             remembered = tuple(sorted((self.store / "steps" / self.roles[role] / "checkpoints").glob("step-*.json")))
         return Run(arm, seed, self.artifact(f"pretrain/{arm}/seed{seed}"), evaluate, remembered)
@@ -163,8 +164,18 @@ class Study:
         found: dict[str, set[str]] = {}
         for role in self.roles:
             for package, version in self.manifest(role).get("versions", {}).items():
-                found.setdefault(package, set()).add(version)
+                if version != "not installed":
+                    found.setdefault(package, set()).add(version)
         return {package: ", ".join(sorted(versions)) for package, versions in sorted(found.items())}
+
+    def machines(self) -> dict[str, list[str]]:
+        """Node, as its tasks described it -> the kinds of steps that ran on such nodes."""
+        found: dict[str, set[str]] = {}
+        for address, step in self.steps.items():
+            for status in self.statuses(address):
+                if "machine" in status:
+                    found.setdefault(status["machine"], set()).add(step["kind"])
+        return {machine: sorted(kinds) for machine, kinds in sorted(found.items())}
 
 
 @cache

@@ -39,6 +39,7 @@ NEEDED = {
 }
 """Tokens of the passes that the arms need; of `prox_dc` those of a study without `prox_c`."""
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "lm_eval": "0.4.13"}
+NODE = "8 NVIDIA H100 80GB HBM3 (driver 570.86.15), 64 cores of AMD EPYC 9454"
 
 Fabricate = Callable[..., Task]
 
@@ -130,7 +131,7 @@ def publish(task: Task, arm: str, shift: dict[str, float]) -> None:
     }.get(task.step.kind, lambda task, arm: {})
     summary = make(task, arm)
     publish_json(task.out / "artifact.json", {"summary": summary, "versions": VERSIONS, "kind": task.step.kind})
-    replace_json(task.state / "tasks" / "00000.json", {"state": "done", "seconds": 12.5})
+    replace_json(task.state / "tasks" / "00000.json", {"state": "done", "seconds": 12.5, "machine": NODE})
 
 
 def tokens(task: Task, arm: str) -> dict[str, Any]:
