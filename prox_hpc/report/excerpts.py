@@ -144,7 +144,11 @@ def _misjudged(document: Document, row: Row) -> Found | None:
     if kept != document.gold_drop:
         return None
     kind = "junk, but kept" if kept else "good, but dropped"
-    return kind, abs(score), partial(excerpt, document, f"{kind} (score {score:+.2f})", [("text", _lines(document))])
+    return (
+        kind,
+        abs(score),
+        partial(excerpt, document, f"{kind} (score {score:+.2f})", [("first lines", _lines(document))]),
+    )
 
 
 def _badly_cleaned(document: Document, row: Row) -> Found | None:
@@ -181,7 +185,7 @@ def _quarantined(recorded: Recorded) -> Told:
         wanted = wanted[: SHOWN - len(found)]
         for number, document in enumerate(islice(recorded.source.read(block), wanted[-1] + 1 if wanted else 0)):
             if number in wanted:
-                found.append(excerpt(document, str(reasons[number]), [("text", _lines(document))]))
+                found.append(excerpt(document, str(reasons[number]), [("first lines", _lines(document))]))
     return found, matched, looked_at
 
 
@@ -217,7 +221,7 @@ def _cost(document: Document, after: str | None) -> Found | None:
     before, lines = len(document.text), _lines(document)
     if after is None:
         said = f"dropped ({before:,} characters)"
-        return "dropped", before, partial(excerpt, document, said, [("text", lines)])
+        return "dropped", before, partial(excerpt, document, said, [("first lines", lines)])
     if document.text == after:
         return None
     lost, gone = before - len(after), Counter(lines) - Counter(after.split("\n"))

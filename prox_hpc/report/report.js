@@ -6,10 +6,17 @@ const key = (row, column) => {
   return cell.dataset.value === "" ? null : +cell.dataset.value;
 };
 for (const head of document.querySelectorAll("table.sortable thead th")) {
-  const button = document.createElement("button");
-  button.type = "button";
+  // no <button>: Chromium does not paint one where a printed table goes on and repeats its head
+  const button = document.createElement("span");
+  button.setAttribute("role", "button");
+  button.tabIndex = 0;
   button.append(...head.childNodes);
   head.append(button);
+  button.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault(); // Space would scroll
+    head.click();
+  });
   head.addEventListener("click", () => {
     const column = head.cellIndex, body = head.closest("table").tBodies[0];
     const figures = [...body.rows].some((row) => row.cells[column].dataset.value !== undefined);

@@ -50,6 +50,10 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Any, whole: Report) -> Non
     page, wrong = opened(browser, whole[0], viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    boxes = page.evaluate("[...document.querySelectorAll('table')].map(t => getComputedStyle(t.parentNode).overflowX)")
+    assert set(boxes) == {"auto"}, "tables scroll inside their box"
+    stay = page.evaluate("[...document.querySelectorAll('tbody td:first-child')].map(c => c.offsetWidth)")
+    assert max(stay) < 0.5 * 390, "the column that stays leaves room for the others"
     assert page.locator("svg.plot").first.bounding_box()["width"] > 300
     text = page.evaluate("document.querySelector('svg.plot text').getBoundingClientRect().height")
     assert text > 9
