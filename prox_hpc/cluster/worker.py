@@ -21,8 +21,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from prox_hpc.cluster.machine import machine, versions
 from prox_hpc.errors import EXIT_USER_ERROR, UserError
+from prox_hpc.machine import machine, versions
 from prox_hpc.publish import publish_json
 from prox_hpc.stop import Interrupted, install
 from prox_hpc.task import Step, Task

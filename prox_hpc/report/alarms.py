@@ -8,10 +8,11 @@ import shlex
 from typing import Any
 
 from prox_hpc.config import Alarms
-from prox_hpc.refine.records import QUARANTINED
 
 FAILED = ("malformed", "truncated")
 """Statuses of programs that were lost in whole or in part."""
+QUARANTINED = "quarantined"
+"""Reason that the refine step gives for a document that the servers could not answer."""
 
 
 def alarms(report: dict[str, Any], limits: Alarms) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from prox_hpc.cluster.machine import machine
+from prox_hpc.machine import machine
 from prox_hpc.report.alarms import alarms
 from prox_hpc.report.collect import Run, Study, average, checkpoints, curve, furthest, groups, metric_of
 from prox_hpc.report.evidence import evidence, server_version, skipped_tasks, step_table

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prox_hpc.config import Alarms, Charges, Report
-from prox_hpc.evaluate.task import item_table
 from prox_hpc.report.matched import Array, Curve
 from prox_hpc.task import Task
 
@@ -283,7 +282,7 @@ def item_results(runs: list[Run], task: str, metric: str, steps: list[int]) -> t
     value, weight = columns[metric]
     parts, weights = [], []
     for run in runs:
-        table = items_of(run, task).sort_by([("step", "ascending"), ("item", "ascending")])
+        table = items_of(run, task, value, weight).sort_by([("step", "ascending"), ("item", "ascending")])
         step, item = table["step"].to_numpy(), table["item"].to_numpy()
         rows = [step == wanted for wanted in steps]
         if not rows[0].any() or any(not np.array_equal(item[row], item[rows[0]]) for row in rows):
@@ -296,9 +295,16 @@ def item_results(runs: list[Run], task: str, metric: str, steps: list[int]) -> t
     return np.stack(parts).astype(float), weights[0]
 
 
-def items_of(run: Run, task: str) -> pa.Table:
-    """The item results of a task (`prox_hpc.evaluate.task.ITEM_SCHEMA`) at all checkpoints scored."""
+def items_of(run: Run, task: str, value: str, weight: str | None) -> pa.Table:
+    """Item results of a task at all checkpoints scored: the columns `step`, `item`, and those named."""
+    columns = ["step", "item", value, *([weight] if weight else [])]
     if run.evaluate:
-        return pq.read_table(run.evaluate / "items.parquet", filters=[("task", "=", task)])
-    results = [load_json(path) for path in run.remembered]
-    return item_table([result | {"items": {task: result["items"].get(task, {})}} for result in results])
+        return pq.read_table(run.evaluate / "items.parquet", columns=columns, filters=[("task", "=", task)])
+    found: dict[str, list[Any]] = {column: [] for column in columns}
+    for result in map(load_json, run.remembered):
+        own = result["items"].get(task) or {"item": []}
+        for column, values in {"step": [result["step"]] * len(own["item"]), **own}.items():
+            if column in found:
+                found[column] += values
+    kinds = {"step": pa.int64(), "item": pa.int64()}
+    return pa.table({column: pa.array(values, kinds.get(column, pa.float64())) for column, values in found.items()})

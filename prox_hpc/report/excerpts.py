@@ -20,10 +20,8 @@ from prox_hpc.characters import printable
 from prox_hpc.corpus.read import Block, Document, Source
 from prox_hpc.corpus.write import block_path
 from prox_hpc.errors import UserError
-from prox_hpc.programs import parse, removed_lines
+from prox_hpc.programs import parse, removed_by_chunks, removed_lines
 from prox_hpc.recorded import Recorded, open_recorded
-from prox_hpc.refine.records import programs_path
-from prox_hpc.refiner.score import KEEP, removed_by
 from prox_hpc.report.alarms import FAILED
 from prox_hpc.report.collect import Study
 
@@ -140,7 +138,7 @@ def _misjudged(document: Document, row: Row) -> Found | None:
     """A document kept or dropped against gold; the surer the refiner was, the worse."""
     if document.gold_drop is None or row["doc_program"] is None:
         return None
-    kept, score = row["doc_program"] == KEEP, row["doc_score"]
+    kept, score = row["doc_program"] == "keep_doc()", row["doc_score"]
     if kept != document.gold_drop:
         return None
     kind = "junk, but kept" if kept else "good, but dropped"
@@ -156,7 +154,7 @@ def _badly_cleaned(document: Document, row: Row) -> Found | None:
     if document.gold_drop or document.gold_program is None or not row["chunks"]:
         return None
     lines = _lines(document)
-    removed, gold = removed_by(row["chunks"]), removed_lines(parse(document.gold_program, "chunk"), len(lines))
+    removed, gold = removed_by_chunks(row["chunks"]), removed_lines(parse(document.gold_program, "chunk"), len(lines))
     wrong = len(removed ^ gold)
     if not wrong:
         return None
@@ -178,7 +176,7 @@ def _quarantined(recorded: Recorded) -> Told:
     found: list[Excerpt] = []
     matched = looked_at = 0
     for block in recorded.source.blocks:
-        reasons = _reasons(programs_path(recorded.programs, block.index))
+        reasons = _reasons(recorded.path(block))
         looked_at += len(reasons)
         wanted = [number for number, reason in enumerate(reasons) if reason is not None]
         matched += len(wanted)

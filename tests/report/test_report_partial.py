@@ -44,7 +44,9 @@ def test_a_seed_still_being_scored_does_not_cut_the_others_short(fabricate: Any,
     assert len(raw["seeds"]) == 1
     score = next(row for row in report["scores"] if row["arm"] == "raw")
     assert list(score["seeds"]) == ["1"], "final scores of different checkpoints are not averaged"
-    assert "raw seed 2: 1 of 4 checkpoints scored" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "raw seed 2: 1 of 4 checkpoints scored" in page
+    assert "<td>raw<small>seed 2: 1 of 4 checkpoints</small></td>" in page
 
 
 def test_how_many_are_planned_while_training_runs(fabricate: Any, make_report: Any, unseal: Any) -> None:

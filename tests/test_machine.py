@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from prox_hpc import __version__
-from prox_hpc.cluster.machine import machine, versions
+from prox_hpc.machine import machine, versions
 
 
 def test_the_nodes_gpus_and_processor(tmp_path: Path) -> None:
