@@ -296,11 +296,10 @@ def item_results(runs: list[Run], task: str, metric: str, steps: list[int]) -> t
 
 
 def items_of(run: Run, task: str, value: str, weight: str | None) -> pa.Table:
-    """Item results of a task at all checkpoints scored: the columns `step`, `item`, and those named."""
-    columns = ["step", "item", value, *([weight] if weight else [])]
+    """Item results of a task at all checkpoints scored: the columns `step`, `item`, those named, and maybe others."""
     if run.evaluate:
-        return pq.read_table(run.evaluate / "items.parquet", columns=columns, filters=[("task", "=", task)])
-    found: dict[str, list[Any]] = {column: [] for column in columns}
+        return pq.read_table(run.evaluate / "items.parquet", filters=[("task", "=", task)])
+    found: dict[str, list[Any]] = {column: [] for column in ("step", "item", value, weight) if column}
     for result in map(load_json, run.remembered):
         own = result["items"].get(task) or {"item": []}
         for column, values in {"step": [result["step"]] * len(own["item"]), **own}.items():
