@@ -417,6 +417,8 @@ class Alarms:
     """A lower F1 of removed lines: the paper's refiners have 0.75 to 0.77."""
     failed_programs: float = 0.02
     """A larger share of programs malformed or cut off: the paper counts 0.0004 (documents) and 0.0036 (chunks)."""
+    quarantined: float = 0.0
+    """A larger share of documents that the servers could not answer; usually there are none."""
     score_drop: float = 0.02
     """An arm that keeps less and scores lower by this share: two standard errors of the ten-task mean (0.45 of 42)."""
     epochs: float = 4.0

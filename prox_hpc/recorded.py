@@ -38,12 +38,16 @@ class Recorded:
         summary: dict[str, Any] = json.loads((self.programs / "artifact.json").read_text())["summary"]
         return summary
 
+    def path(self, block: Block) -> Path:
+        """The programs file of a block."""
+        return programs_path(self.programs, block.index)
+
     def read(self, block: Block) -> Iterator[tuple[Document, dict[str, Any]]]:
         """Documents of a block with their rows of the programs file, in order, streamed.
 
         RuntimeError when their numbers differ: the programs are another corpus's.
         """
-        path = programs_path(self.programs, block.index)
+        path = self.path(block)
         for document, row in zip_longest(self.source.read(block), _rows(path)):
             if document is None or row is None:
                 raise RuntimeError(

@@ -155,7 +155,9 @@ def _maker(folder: Path) -> MakeRun:
         corpus = Step("generate", f"{name}-corpus", {"documents": sum(map(len, blocks))})
         source = store / "artifacts" / corpus.address
         for index, block in enumerate(blocks):
-            publish_counts(source, index, write_block(block_path(source, index), [document for document, _ in block]))
+            documents = [document for document, _ in block]
+            gold = any(document.gold_drop is not None for document in documents)
+            publish_counts(source, index, write_block(block_path(source, index), documents, gold=gold))
         publish_json(source / "artifact.json", {"summary": {}})
         config = {"refiner": {}, "doc_stage": True, "chunk_stage": True} | config
         step = Step("refine", name, config, {"corpus": corpus.address})

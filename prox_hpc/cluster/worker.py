@@ -12,18 +12,17 @@ import argparse
 import importlib
 import json
 import os
-import platform
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from prox_hpc.errors import EXIT_USER_ERROR, UserError
+from prox_hpc.machine import machine, versions
 from prox_hpc.publish import publish_json
 from prox_hpc.stop import Interrupted, install
 from prox_hpc.task import Step, Task
@@ -49,17 +48,6 @@ MODULES = {
 MAX_TASKS = 100_000  # five digits in the names of status files
 RANKS_WAIT_S = 20
 GRACE_S = 90  # sbatch's --signal, where a step says nothing
-RECORDED_VERSIONS = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "deepspeed",
-    "lm_eval",
-    "datatrove",
-    "pyarrow",
-    "numpy",
-    "scikit-learn",
-)
 
 
 def load(step_file: Path, index: int) -> Task:
@@ -87,7 +75,7 @@ def run_task(step_file: str, index: int, requeue: Callable[[], None] | None = No
     if not task.step.always and (task.out / "artifact.json").exists():
         return
     started = time.time()
-    task.report("running", started=started)
+    task.report("running", started=started, machine=machine())
     try:
         module = importlib.import_module(MODULES[task.step.kind])
         with _graceful(module, task):
@@ -136,12 +124,6 @@ def _seal(module: ModuleType, task: Task) -> None:
 def manifest(step: Step, out: Path, summary: dict[str, Any]) -> dict[str, Any]:
     """What `artifact.json` holds: identity, inputs, summary, files with sizes, versions."""
     files = {str(p.relative_to(out)): p.stat().st_size for p in sorted(out.rglob("*")) if p.is_file()}
-    versions = {"python": platform.python_version()}
-    for package in RECORDED_VERSIONS:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
     return {
         "address": step.address,
         "kind": step.kind,
@@ -150,7 +132,7 @@ def manifest(step: Step, out: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "runtime": step.runtime,
         "summary": summary,
         "files": files,
-        "versions": versions,
+        "versions": versions(),
         "host": socket.gethostname(),
         "published": time.time(),
     }

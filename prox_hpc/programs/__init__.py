@@ -14,7 +14,7 @@ from prox_hpc.programs.document import (
 )
 from prox_hpc.programs.edits import Replacement, replacements
 from prox_hpc.programs.execute import ChunkResult, Outcome, execute
-from prox_hpc.programs.gold import clip, program_from_keep, removed_lines
+from prox_hpc.programs.gold import clip, program_from_keep, removed_by_chunks, removed_lines
 from prox_hpc.programs.grammar import chunk_grammar, doc_grammar
 from prox_hpc.programs.language import (
     DEFAULT_CAPS,
@@ -75,6 +75,7 @@ __all__ = [
     "parse",
     "program_from_keep",
     "refine_document",
+    "removed_by_chunks",
     "removed_lines",
     "render",
     "replacements",

@@ -6,12 +6,13 @@ What is written here is canonical text (see `render`), so that training data, gr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from prox_hpc.programs.chunk import Chunk
 from prox_hpc.programs.execute import ChunkText, removal_refusal
 from prox_hpc.programs.language import DEFAULT_CAPS, Caps, KeepChunk, Normalize, Operation, RemoveLines, render
-from prox_hpc.programs.parse import Program
+from prox_hpc.programs.parse import Program, parse
 
 
 def program_from_keep(keep: Sequence[bool], first_line: int = 0) -> str:
@@ -66,6 +67,16 @@ def removed_lines(program: Program, line_count: int, first_line: int = 0) -> set
     for operation in program.operations:
         if isinstance(operation, RemoveLines) and removal_refusal(operation, first_line, last_line) is None:
             removed.update(range(operation.line_start, operation.line_end + 1))
+    return removed
+
+
+def removed_by_chunks(chunks: Sequence[Mapping[str, Any]]) -> set[int]:
+    """Document line numbers that the chunk programs of a record remove, each by itself, as execution would."""
+    removed: set[int] = set()
+    for chunk in chunks:
+        if chunk["program"] is not None and not chunk["oversized"]:
+            program = parse(chunk["program"], "chunk", truncated=chunk["truncated"])
+            removed |= removed_lines(program, chunk["line_count"], chunk["first_line"])
     return removed
 
 

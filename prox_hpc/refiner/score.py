@@ -9,13 +9,13 @@ count in line F1.
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from prox_hpc.corpus.blocks import failed_blocks
 from prox_hpc.corpus.read import Document, open_source
-from prox_hpc.programs import parse, removed_lines
+from prox_hpc.programs import parse, removed_by_chunks, removed_lines
 from prox_hpc.publish import publish_json
 from prox_hpc.task import Task
 
@@ -77,7 +77,9 @@ class Score:
             self.counts["not_programmed"] += 1
             return
         lines = document.text.count("\n") + 1
-        self.add_lines(removed_by(row["chunks"]), removed_lines(parse(document.gold_program, "chunk"), lines), lines)
+        self.add_lines(
+            removed_by_chunks(row["chunks"]), removed_lines(parse(document.gold_program, "chunk"), lines), lines
+        )
 
     def add_lines(self, predicted: set[int], gold: set[int], line_count: int) -> None:
         """Line numbers removed from a document of `line_count` lines, by the refiner and by gold."""
@@ -97,16 +99,6 @@ class Score:
             "line": {**self.line.figures(), "documents": len(pages), "page_f1": page_f1},
             "counts": dict(self.counts),
         }
-
-
-def removed_by(chunks: Sequence[Mapping[str, Any]]) -> set[int]:
-    """Document line numbers that the chunk programs of a row remove, each by itself, as execution would."""
-    removed: set[int] = set()
-    for chunk in chunks:
-        if chunk["program"] is not None and not chunk["oversized"]:
-            program = parse(chunk["program"], "chunk", truncated=chunk["truncated"])
-            removed |= removed_lines(program, chunk["line_count"], chunk["first_line"])
-    return removed
 
 
 def run(task: Task) -> None:

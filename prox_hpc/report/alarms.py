@@ -1,6 +1,7 @@
 """Known signs that a study went wrong, looked for in its own figures. Pure; thresholds are settings (`report.alarms`).
 
-An alarm does not judge: it names the figure, what is usual, and the command that shows the documents behind it.
+An alarm does not judge: it names the figure, what is usual, and the command that shows the documents behind it
+(`prox_hpc.report.excerpts` adds some of them).
 """
 
 import shlex
@@ -10,11 +11,17 @@ from prox_hpc.config import Alarms
 
 FAILED = ("malformed", "truncated")
 """Statuses of programs that were lost in whole or in part."""
+QUARANTINED = "quarantined"
+"""Reason that the refine step gives for a document that the servers could not answer."""
 
 
 def alarms(report: dict[str, Any], limits: Alarms) -> list[dict[str, Any]]:
-    """[{name, text, setting, value, limit, commands}] from the other content of report.json; [] when all is usual."""
-    return [*_refiner(report, limits), *_programs(report, limits), *_scores(report, limits), *_epochs(report, limits)]
+    """[{name, text, setting, value, limit, commands}] from the other content of report.json; [] when all is usual.
+
+    Those about the documents of one arm have `arm`, too.
+    """
+    kinds = (_refiner, _programs, _quarantined, _scores, _epochs)
+    return [alarm for kind in kinds for alarm in kind(report, limits)]
 
 
 def _alarm(name: str, text: str, value: float, limit: float, commands: list[str]) -> dict[str, Any]:
@@ -55,6 +62,16 @@ def _programs(report: dict[str, Any], limits: Alarms) -> list[dict[str, Any]]:
     return found
 
 
+def _quarantined(report: dict[str, Any], limits: Alarms) -> list[dict[str, Any]]:
+    """Documents that no program was written for, because the servers could not answer."""
+    number, limit = report["programs"].get("reasons", {}).get(QUARANTINED, 0), limits.quarantined
+    share = number / max(1, report["programs"].get("documents", {}).get("in", 0))
+    if share <= limit:
+        return []
+    text = f"{number:,} documents ({100 * share:.2g} %) were quarantined: the servers could not answer for them."
+    return [_alarm("quarantined", text, share, limit, [_inspect(report, "--reason", QUARANTINED)])]
+
+
 def _scores(report: dict[str, Any], limits: Alarms) -> list[dict[str, Any]]:
     """An arm that keeps less than the baseline, or than another refined arm, and yet scores lower at equal tokens."""
     if not report["metrics"]:
@@ -78,7 +95,7 @@ def _scores(report: dict[str, Any], limits: Alarms) -> list[dict[str, Any]]:
                     f"{metric['task']} is {100 * drop:.1f} % worse: it may remove what the trainee needs."
                 )
                 show = _inspect(report, "--outcome", "dropped")
-                found.append(_alarm("score_drop", text, drop, limits.score_drop, [show]))
+                found.append(_alarm("score_drop", text, drop, limits.score_drop, [show]) | {"arm": arm})
     return found
 
 

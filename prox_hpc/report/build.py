@@ -11,9 +11,11 @@ from typing import Any
 
 import yaml
 
+from prox_hpc.machine import machine
 from prox_hpc.report.alarms import alarms
-from prox_hpc.report.collect import Run, Study, average, checkpoints, curve, groups, metric_of
+from prox_hpc.report.collect import Run, Study, average, checkpoints, curve, furthest, groups, metric_of
 from prox_hpc.report.evidence import evidence, server_version, skipped_tasks, step_table
+from prox_hpc.report.excerpts import with_excerpts
 from prox_hpc.report.headline import headline
 from prox_hpc.report.ledger import Ledger, accounts, arm_charge, build_ledger, refiner_model, training
 from prox_hpc.report.matched import Curve, compare
@@ -56,13 +58,17 @@ def build(study: Study) -> dict[str, Any]:
         "refining_flops": refining_flops(study, ledger, arm),
         "break_even": break_evens(study, ledger, metrics),
         "missing": missing,
+        "partial": study.partial(),
         "skipped": skipped_tasks(runs),
         "steps": step_table(study, ledger.usages),
         "evidence": evidence(study, runs),
         "config": yaml.safe_dump(study.config, sort_keys=False, allow_unicode=True),
+        "machines": study.machines(),
+        "reported_on": machine(),
         "versions": study.versions() | {"server": server_version(study) or "not recorded"},
     }
-    return report | {"headline": headline(report), "alarms": alarms(report, study.settings.alarms)}
+    found = with_excerpts(study, alarms(report, study.settings.alarms))
+    return report | {"headline": headline(report), "alarms": found}
 
 
 def baseline(study: Study) -> str | None:
@@ -177,7 +183,8 @@ def score_table(study: Study, runs: list[Run], metrics: list[dict[str, Any]]) ->
     averaged = [metric for metric in metrics if metric["higher_is_better"] and metric["task"] != AVERAGE]
     table = []
     for arm in study.arms():
-        finals = {run.seed: scored[-1]["scores"] for run in runs if run.arm == arm and (scored := checkpoints(run))}
+        own = furthest([run for run in runs if run.arm == arm])
+        finals = {run.seed: checkpoints(run)[-1]["scores"] for run in own}
         for metric in metrics:
             parts = averaged if metric["task"] == AVERAGE else [metric]
             by_seed = {

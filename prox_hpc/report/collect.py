@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prox_hpc.config import Alarms, Charges, Report
@@ -32,12 +33,16 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Run:
-    """One trainee: an arm and a seed, with whatever of its training and evaluation is published."""
+    """One trainee: an arm and a seed, with whatever of its training and evaluation is published.
+
+    remembered: of an evaluation that is not published yet, what it stored of each checkpoint scored so far.
+    """
 
     arm: str
     seed: int
     pretrain: Path | None
     evaluate: Path | None
+    remembered: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,31 @@ class Study:
 
     def runs(self) -> list[Run]:
         """All trainees planned, by arm and seed."""
+        return [self.run_of(arm, seed) for arm in self.arms() for seed in self.config["seeds"]]
+
+    def run_of(self, arm: str, seed: int) -> Run:
+        role = f"evaluate/{arm}/seed{seed}"
+        evaluate = self.artifact(role)
+        remembered: tuple[Path, ...] = ()
+        if evaluate is None and role in self.roles:
+            remembered = tuple(sorted((self.store / "steps" / self.roles[role] / "checkpoints").glob("step-*.json")))
+        return Run(arm, seed, self.artifact(f"pretrain/{arm}/seed{seed}"), evaluate, remembered)
+
+    def partial(self) -> list[dict[str, Any]]:
+        """Runs of which some checkpoints are scored: {arm, seed, scored, of}.
+
+        of: how many its training made; while it still runs, how many were asked for.
+        """
+        asked = self.config["trainee"]["training"]["checkpoints"]
         return [
-            Run(arm, seed, self.artifact(f"pretrain/{arm}/seed{seed}"), self.artifact(f"evaluate/{arm}/seed{seed}"))
-            for arm in self.arms()
-            for seed in self.config["seeds"]
+            {
+                "arm": run.arm,
+                "seed": run.seed,
+                "scored": len(run.remembered),
+                "of": len(list(run.pretrain.glob("checkpoints/step-*/checkpoint.json"))) if run.pretrain else asked,
+            }
+            for run in self.runs()
+            if run.remembered
         ]
 
     def missing(self) -> list[dict[str, str]]:
@@ -137,8 +163,18 @@ class Study:
         found: dict[str, set[str]] = {}
         for role in self.roles:
             for package, version in self.manifest(role).get("versions", {}).items():
-                found.setdefault(package, set()).add(version)
+                if version != "not installed":
+                    found.setdefault(package, set()).add(version)
         return {package: ", ".join(sorted(versions)) for package, versions in sorted(found.items())}
+
+    def machines(self) -> dict[str, list[str]]:
+        """Node, as its tasks described it -> the kinds of steps that ran on such nodes."""
+        found: dict[str, set[str]] = {}
+        for address, step in self.steps.items():
+            for status in self.statuses(address):
+                if "machine" in status:
+                    found.setdefault(status["machine"], set()).add(step["kind"])
+        return {machine: sorted(kinds) for machine, kinds in sorted(found.items())}
 
 
 @cache
@@ -153,20 +189,32 @@ def first_last(path: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
     return (json.loads(lines[0]), json.loads(lines[-1])) if lines else None
 
 
+@cache
+def evaluation(run: Run) -> dict[str, Any]:
+    """What `scores.json` of a run holds, or would hold if the checkpoints scored so far were all; {} without any."""
+    if run.evaluate:
+        found: dict[str, Any] = load_json(run.evaluate / "scores.json")
+        return found
+    results = [load_json(path) for path in run.remembered]
+    return {"checkpoints": results, **{key: results[-1][key] for key in ("groups", "skipped")}} if results else {}
+
+
 def checkpoints(run: Run) -> list[dict[str, Any]]:
     """The scored checkpoints of a run (see `prox_hpc.evaluate.task`), in the order of training."""
-    if not run.evaluate:
-        return []
-    scored = load_json(run.evaluate / "scores.json")["checkpoints"]
-    return sorted(scored, key=lambda entry: entry["step"])
+    return sorted(evaluation(run).get("checkpoints", []), key=lambda entry: entry["step"])
+
+
+def furthest(runs: list[Run]) -> list[Run]:
+    """The runs of which most checkpoints are scored, so that one still being scored does not cut the others short."""
+    counts = [len(checkpoints(run)) for run in runs]
+    return [run for run, count in zip(runs, counts, strict=True) if count and count == max(counts)]
 
 
 def groups(runs: list[Run]) -> dict[str, list[str]]:
     """Tasks that are the plain mean of others (the ten tasks of the paper, MMLU of its subsets), with their members."""
     found: dict[str, list[str]] = {}
     for run in runs:
-        if run.evaluate:
-            found |= load_json(run.evaluate / "scores.json").get("groups", {})
+        found |= evaluation(run).get("groups", {})
     return found
 
 
@@ -194,6 +242,8 @@ def common_steps(runs: list[Run], task: str, metric: str) -> list[int]:
 def curve(runs: list[Run], task: str, metric: str) -> Curve | None:
     """The curve of one arm from its evaluated seeds, with item results where all have them; None without a score.
 
+    Of seeds still being scored only those count that are furthest.
+
     That of a group is the mean of its members' curves, so that their items are resampled.
     """
     return _curve(tuple(runs), task, metric)
@@ -202,7 +252,7 @@ def curve(runs: list[Run], task: str, metric: str) -> Curve | None:
 @cache
 def _curve(given: tuple[Run, ...], task: str, metric: str) -> Curve | None:
     """A task is a part of groups, too, and reading its items takes longest."""
-    runs = [run for run in given if any(metric in scores_of(entry, task) for entry in checkpoints(run))]
+    runs = furthest([run for run in given if any(metric in scores_of(entry, task) for entry in checkpoints(run))])
     steps = common_steps(runs, task, metric)
     if not steps:
         return None
@@ -225,16 +275,14 @@ def average(lines: list[Curve]) -> Curve | None:
 
 
 def item_results(runs: list[Run], task: str, metric: str, steps: list[int]) -> tuple[Array, Array] | None:
-    """((S, P, I), (I,)) per-item numerators and denominators from `items.parquet`; None when a run has none."""
+    """((S, P, I), (I,)) per-item numerators and denominators; None when a run has no item results."""
     columns = {"acc_norm": ("correct_norm", None), "acc": ("correct", None), "bits_per_byte": ("bits", "bytes")}
     if metric not in columns:
         return None
     value, weight = columns[metric]
     parts, weights = [], []
     for run in runs:
-        assert run.evaluate
-        table = pq.read_table(run.evaluate / "items.parquet", filters=[("task", "=", task)])
-        table = table.sort_by([("step", "ascending"), ("item", "ascending")])
+        table = items_of(run, task, value, weight).sort_by([("step", "ascending"), ("item", "ascending")])
         step, item = table["step"].to_numpy(), table["item"].to_numpy()
         rows = [step == wanted for wanted in steps]
         if not rows[0].any() or any(not np.array_equal(item[row], item[rows[0]]) for row in rows):
@@ -245,3 +293,17 @@ def item_results(runs: list[Run], task: str, metric: str, steps: list[int]) -> t
     if any(not np.array_equal(weights[0], other) for other in weights[1:]):
         return None
     return np.stack(parts).astype(float), weights[0]
+
+
+def items_of(run: Run, task: str, value: str, weight: str | None) -> pa.Table:
+    """Item results of a task at all checkpoints scored: the columns `step`, `item`, those named, and maybe others."""
+    if run.evaluate:
+        return pq.read_table(run.evaluate / "items.parquet", filters=[("task", "=", task)])
+    found: dict[str, list[Any]] = {column: [] for column in ("step", "item", value, weight) if column}
+    for result in map(load_json, run.remembered):
+        own = result["items"].get(task) or {"item": []}
+        for column, values in {"step": [result["step"]] * len(own["item"]), **own}.items():
+            if column in found:
+                found[column] += values
+    kinds = {"step": pa.int64(), "item": pa.int64()}
+    return pa.table({column: pa.array(values, kinds.get(column, pa.float64())) for column, values in found.items()})

@@ -3,19 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from prox_hpc.report.collect import Run, Study, first_last, load_json
+from prox_hpc.report.collect import Run, Study, evaluation, first_last, load_json
 from prox_hpc.report.ledger import training
 from prox_hpc.report.usage import SLURM, Usage
 
 
 def skipped_tasks(runs: list[Run]) -> dict[str, str]:
     """Evaluation tasks that could not run, with the reason."""
-    return {
-        name: reason
-        for run in runs
-        if run.evaluate
-        for name, reason in load_json(run.evaluate / "scores.json")["skipped"].items()
-    }
+    return {name: reason for run in runs for name, reason in evaluation(run).get("skipped", {}).items()}
 
 
 def server_version(study: Study) -> str | None:

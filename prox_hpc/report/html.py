@@ -32,10 +32,17 @@ def render(report: dict[str, Any]) -> str:
         method=next((m for metric in report["metrics"] for m in metric["matched"].values()), None),
         swatch=lambda number: Markup(figure.swatch(number)),
         table=score_table(report),
-        counted=[row for row in ROWS if any(arm["parts"].get(row) for arm in report["charge"]["arms"])],
+        counted=[row for row in ROWS if any(arm["parts"].get(row, 0) != 0 for arm in report["charge"]["arms"])],
+        unknown=lambda row, arm: unknown(report["ledger"], row, arm),
         link=lambda path: quote(os.path.relpath(path, folder)),
         name_of=os.path.basename,
     )
+
+
+def unknown(ledger: list[dict[str, Any]], row: str, arm: str) -> str:
+    """Why the FLOPs that an arm is charged with in a row of the ledger are not known."""
+    own = [one for one in ledger if one["row"] == row and one["arm"] in (None, arm) and one["flops"] is None]
+    return "; ".join(dict.fromkeys(one["note"] for one in own if one["note"]))
 
 
 def plots(report: dict[str, Any]) -> list[dict[str, Any]]:

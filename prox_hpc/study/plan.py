@@ -60,6 +60,7 @@ _LOWEST: dict[str, float] = {
     "report.alarms.doc_f1": 0,
     "report.alarms.line_f1": 0,
     "report.alarms.failed_programs": 0,
+    "report.alarms.quarantined": 0,
     "report.alarms.score_drop": 0,
     "report.alarms.epochs": 0,
 }

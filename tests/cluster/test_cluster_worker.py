@@ -27,7 +27,10 @@ def test_a_single_task_is_sealed_at_once(tmp_path: Path) -> None:
     assert artifact["address"] == step.address
     assert artifact["summary"]["documents"] == 20
     assert set(artifact["files"]) >= {"blocks/00000.parquet", "blocks/00001.parquet"}
-    assert task_states(tmp_path, step)[0]["state"] == "done"
+    assert artifact["versions"]["prox_hpc"]
+    status = task_states(tmp_path, step)[0]
+    assert status["state"] == "done"
+    assert " cores of " in status["machine"]
 
 
 def test_an_array_is_complete_only_after_its_seal_and_the_seal_names_what_is_missing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ of FLOPs an arm is ahead of raw, so the true saving to raw's final score is 2 **
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_dir
@@ -37,6 +39,7 @@ NEEDED = {
 }
 """Tokens of the passes that the arms need; of `prox_dc` those of a study without `prox_c`."""
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "lm_eval": "0.4.13"}
+NODE = "8 NVIDIA H100 80GB HBM3 (driver 570.86.15), 64 cores of AMD EPYC 9454"
 
 Fabricate = Callable[..., Task]
 
@@ -63,6 +66,30 @@ def made(task: Task) -> tuple[Path, dict[str, Any]]:
 def make_report() -> Callable[[Task], tuple[Path, dict[str, Any]]]:
     """Run the report step: -> (its folder, report.json's content)."""
     return made
+
+
+@pytest.fixture
+def unseal() -> Callable[[Task, str, int], None]:
+    """unseal(report task, role of an evaluation, checkpoints scored): make that evaluation one that still runs."""
+    return unsealed
+
+
+def unsealed(task: Task, role: str, scored: int) -> None:
+    """Leave the evaluation in `role` as it is while it runs, with its first `scored` checkpoints remembered."""
+    folder, state = task.input(role), task.store / "steps" / task.step.inputs[role]
+    content = json.loads((folder / "scores.json").read_text())
+    items = pq.read_table(folder / "items.parquet")
+    for entry in content["checkpoints"][:scored]:
+        own = items.filter(pc.field("step") == entry["step"])
+        columns = {
+            name: own.filter(pc.field("task") == name).select(["item", "correct_norm", "bits", "bytes"]).to_pydict()
+            for name in entry["scores"]
+        }
+        for column in columns.values():
+            column["correct"] = column["correct_norm"]
+        about = {"items": columns, "groups": {}, "skipped": {"boolq": "no data"}, "lm_eval": "0.4.13"}
+        publish_json(state / "checkpoints" / f"step-{entry['step']:06d}.json", entry | about)
+    shutil.rmtree(folder)
 
 
 def fabricator(folder: Path) -> Fabricate:
@@ -104,7 +131,7 @@ def publish(task: Task, arm: str, shift: dict[str, float]) -> None:
     }.get(task.step.kind, lambda task, arm: {})
     summary = make(task, arm)
     publish_json(task.out / "artifact.json", {"summary": summary, "versions": VERSIONS, "kind": task.step.kind})
-    replace_json(task.state / "tasks" / "00000.json", {"state": "done", "seconds": 12.5})
+    replace_json(task.state / "tasks" / "00000.json", {"state": "done", "seconds": 12.5, "machine": NODE})
 
 
 def tokens(task: Task, arm: str) -> dict[str, Any]:

@@ -38,6 +38,16 @@ def test_failed_programs_name_the_command_that_shows_them(whole: Report) -> None
     assert found["commands"][1].endswith("--status truncated")
 
 
+def test_any_quarantined_document(whole: Report) -> None:
+    report = copy.deepcopy(whole[1])
+    report["programs"]["reasons"]["quarantined"] = 3
+    (found,) = alarms(report, Alarms())
+    assert found["name"] == "quarantined"
+    assert found["text"].startswith("3 documents (0.15 %) were quarantined")
+    assert found["commands"] == [f"python -m prox_hpc.inspect {report['run']} --reason quarantined"]
+    assert names(report, Alarms(quarantined=0.01)) == []
+
+
 def test_less_kept_and_a_lower_score(whole: Report) -> None:
     report = copy.deepcopy(whole[1])
     report["metrics"][0]["curves"]["prox_dc"]["mean"][-1] = 0.5 * report["metrics"][0]["curves"]["raw"]["mean"][-1]
