@@ -204,7 +204,7 @@ def refiner_about(study: Study) -> dict[str, Any]:
     if "refine" not in study.roles:
         return {}
     models = {stage: refiner_model(study, stage) for stage in ("doc", "chunk")}
-    sizes = {stage: model["parameters"] if model else None for stage, model in models.items()}
+    sizes = {stage: model.parameters if model else None for stage, model in models.items()}
     return {"name": study.config["refiner"]["name"], "parameters": sizes}
 
 

@@ -73,7 +73,8 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
 
     The verdict is of the study's chosen metric. saving: the interval of the saving lies above 1, also with the cost of
     refining. offset: above 1 only without that cost. negative: below 1. none: the arm never reaches the score.
-    unclear: the interval holds 1, or there is none. unknown: there is nothing to compare yet.
+    unclear: the interval holds 1, or there is none. unknown: there is nothing to compare yet, or the interval lies
+    above 1 and that cost is not known or not charged beside pre-training.
     """
     base, arm, metrics = report["baseline"], report["arm"], report["metrics"]
     if base is None or arm is None:
@@ -84,7 +85,7 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
         lack = f"No scores of both {base} and {arm} are there yet, so no saving can be told."
         return {"verdict": "unknown", "sentences": [lack]}
     told = compared[:1] if compared[0]["task"] in report["means"] else compared[:TOLD]
-    sentences = [sentence for metric in told for sentence in _sentences(base, arm, metric)]
+    sentences = [sentence for metric in told for sentence in _sentences(report, metric)]
     sentences += [*_in_hours(report, compared[0]), *_pays_from(report, compared[0])]
     sentences += [_at_equal_tokens(base, arm, told), *_better(report, told[0])]
     matched = compared[0]["matched"][arm]
@@ -132,15 +133,18 @@ def _verdict(reading: dict[str, Any]) -> str:
         return "unclear"
     if saving["low"] <= 1:
         return "negative"
-    return "saving" if charged and charged["low"] > 1 else "offset"
+    if charged is None:
+        return "unknown"
+    return "saving" if charged["low"] > 1 else "offset"
 
 
 def _holds_one(saving: dict[str, Any]) -> bool:
     return saving["low"] is not None and saving["low"] <= 1 <= (saving["high"] or float("inf"))
 
 
-def _sentences(base: str, arm: str, metric: dict[str, Any]) -> list[str]:
+def _sentences(report: dict[str, Any], metric: dict[str, Any]) -> list[str]:
     """One metric: FLOPs to the baseline's final score, without and with the refining, both in the first sentence."""
+    base, arm = report["baseline"], report["arm"]
     matched = metric["matched"][arm]
     reading = matched["to_baseline"]
     goal = f"{base}'s final {metric['task']} score ({metric['label']} {_target(base, metric, reading['target'])})"
@@ -150,16 +154,35 @@ def _sentences(base: str, arm: str, metric: dict[str, Any]) -> list[str]:
     charged = reading["saving_with_cost"]
     included = ""
     if charged is not None and matched["cost"]["flops"]:
-        included = f"; refining included, {_compared(charged, matched, 'FLOPs')}"
+        included = f"; {_included(report, 'unmeasured')}{_compared(charged, matched, 'FLOPs')}"
     unsure = "This study does not show a difference (the interval holds 1): " if _holds_one(reading["saving"]) else ""
     told = [f"{unsure}{arm} reaches {goal} with {at_least}{_compared(reading['saving'], matched)}{included}."]
     if reading["baseline_outcome"].startswith("at or before"):
         told.append(f"{base} had that score from its first checkpoint on, so this comparison says little.")
     if charged is None:
-        told.append("What the refining cost is not known.")
+        told.append(_uncharged(report))
     elif pays := _pays(reading, matched["cost"]["flops"]):
         told.append(pays)
     return told
+
+
+def _included(report: dict[str, Any], unmeasured: str) -> str:
+    """'refining included, ' and by what rule, and what is missing from it (a key of `charge`)."""
+    charge = report["charge"]
+    rule = {"run": "pro rata of the run", "pool": "by the share of the pool used"}.get(charge["prorate"])
+    told = ["refining included"] + ([f"{rule} (report.prorate={charge['prorate']})"] if rule else [])
+    if charge[unmeasured]:
+        told += [f"without {' and '.join(charge[unmeasured])}", "which nobody measured"]
+    return "".join(f"{part}, " for part in told)
+
+
+def _uncharged(report: dict[str, Any]) -> str:
+    """Why there is no saving with costs."""
+    if not report["charge"]["rows"]["pretraining"]:
+        return "Pre-training is switched out (report.charge.pretraining), so no saving with what refining cost is told."
+    rows = (row for row in report["ledger"] if row["charged"] and row["flops"] is None and not row["unmeasured"])
+    why = next((f" ({row['stage']}: {row['note']})" for row in rows), "")
+    return f"What the refining cost is not known{why}."
 
 
 def _target(base: str, metric: dict[str, Any], target: float) -> str:
@@ -175,7 +198,7 @@ def _in_hours(report: dict[str, Any], metric: dict[str, Any]) -> list[str]:
     if told is None or not told["saving"]["ratio"]:
         return []
     charged = told["saving_with_cost"]
-    both = f"; refining included, {_compared(charged, matched, unit)}" if charged else ""
+    both = f"; {_included(report, 'unmeasured_hours')}{_compared(charged, matched, unit)}" if charged else ""
     spread, caution = report["hours"]["spread"], ""
     if spread > UNEVEN:
         caution = (

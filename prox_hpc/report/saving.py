@@ -13,9 +13,9 @@ SIZES = (0.5, 1.0, 2.0, 5.0)
 
 
 def charges(study: Study, ledger: Ledger) -> dict[str, Any]:
-    """What is charged: {rows: switch by row, prorate, unmeasured, whole_passes, arms: [...]}.
+    """What is charged: {rows: switch by row, prorate, unmeasured, unmeasured_hours, whole_passes, arms}.
 
-    unmeasured: stages charged that nobody measured. whole_passes: refined arms charged with all of the passes because
+    unmeasured: stages charged that nobody measured. unmeasured_hours: those whose hours nobody did. whole_passes: refined arms charged with all of the passes because
     nobody counted what they need of them. Per arm the rows it is charged with, the shares it needs of the passes,
     `parts`: FLOPs by row, and the sums for one whole training run in FLOPs, exact FLOPs and hours; null where one of
     them is not known.
@@ -32,6 +32,7 @@ def charges(study: Study, ledger: Ledger) -> dict[str, Any]:
         "rows": asdict(settings.charge),
         "prorate": settings.prorate,
         "unmeasured": [row.stage for row in ledger.rows if row.charged and row.unmeasured],
+        "unmeasured_hours": [row.stage for row in ledger.rows if row.charged and row.elsewhere],
         "whole_passes": [
             name for name, arm in study.config["arm"].items() if arm["kind"] == "refined" and not ledger.shares[name]
         ],

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from prox_hpc.report.headline import headline, short
 from prox_hpc.report.ledger import ROWS
 from prox_hpc.report.matched import FIRST
 from prox_hpc.report.summary import summary_text
+from tests.report.conftest import MODEL
 
 Report = tuple[Path, dict[str, Any]]
 
@@ -208,19 +210,89 @@ def test_rows_are_switched_in_and_out_and_the_report_says_which(fabricate: Any, 
     assert "charged: doc_pass, chunk_prefill, filtering" in printed(report)
 
 
-def test_what_nobody_measured_is_filled_in_by_settings(fabricate: Any, make_report: Any) -> None:
-    model = (
-        "refiner.train=false",
-        "refiner.doc_model=org/doc",
-        "refiner.chunk_model=org/chunk",
-        "trainee.tokenizer=org/t",
-    )
-    overrides = (*model, "arm=[raw,prox_dc]", "refiner.parameters=1000000")
-    _, report = make_report(fabricate(overrides=overrides))
+GIVEN = (
+    "refiner.train=false",
+    "refiner.doc_model=org/doc",
+    "refiner.chunk_model=org/chunk",
+    "trainee.tokenizer=org/t",
+    "arm=[raw,prox_dc]",
+)
+"""A study whose refiner was made elsewhere."""
+
+
+def test_what_nobody_measured_is_named_where_the_cost_is_told(fabricate: Any, make_report: Any) -> None:
+    _, report = make_report(fabricate(overrides=(*GIVEN, "refiner.parameters=1000000")))
     passes = 2 * 1_000_000 * (650_000 + 420_000 + 21_000)
     assert report["refining_flops"] == pytest.approx(passes)
-    assert report["charge"]["unmeasured"] == ["SFT of the refiner"]
+    assert report["charge"]["unmeasured"] == report["charge"]["unmeasured_hours"] == ["SFT of the refiner"]
     assert "nobody measured it: SFT of the refiner" in printed(report)
+    without = "refining included, without SFT of the refiner, which nobody measured, "
+    assert without in report["headline"]["sentences"][0]
+    assert all(without in told for told in report["headline"]["sentences"] if "refining included" in told)
+    assert all(row["exact_flops"] is None for row in report["charge"]["arms"] if row["arm"] == "prox_dc"), "no shape"
+
+
+def test_a_given_refiner_is_charged_with_all_but_one_embedding_matrix(fabricate: Any, make_report: Any) -> None:
+    switches = ("report.sft_tokens=3000000", "report.base_tokens=5000000", "report.charge.base_training=true")
+    _, report = make_report(fabricate(overrides=(*GIVEN, *switches, "report.charge.evaluation=true")))
+    size, tokens = 1_060_000, 650_000 + 420_000 + 21_000
+    assert report["refining_flops"] == pytest.approx(6 * size * 8_000_000 + 2 * size * tokens)
+    assert report["refiner_about"]["parameters"] == {"doc": size, "chunk": size}
+    rows = {row["stage"]: row for row in report["ledger"]}
+    exact = 3 * (2 * size + 4 * 4 * 128 * 256) * 3_000_000  # 4 layers, 128 wide, contexts of 256 tokens
+    assert rows["SFT of the refiner"]["exact"] == pytest.approx(exact)
+    assert rows["evaluation"]["exact"] == pytest.approx(rows["evaluation"]["flops"] * 6.9 / 6)
+    told = report["metrics"][0]["matched"]["prox_dc"]
+    assert told["to_baseline"]["units"]["exact_flops"]["saving_with_cost"]["ratio"] > 0
+    charged = next(row for row in report["charge"]["arms"] if row["arm"] == "prox_dc")
+    assert charged["exact_flops"] > 0
+    assert report["charge"]["unmeasured"] == []
+    assert report["charge"]["unmeasured_hours"] == ["base of the refiner", "SFT of the refiner"]
+    passes = sum(row["cpu_hours"] for row in report["ledger"] if row["row"] in ("doc_pass", "chunk_prefill"))
+    assert charged["hours"] > passes > 0, "hours spent elsewhere leave the sum standing"
+    assert told["to_baseline"]["units"]["hours"]["saving_with_cost"]["ratio"] > 0
+    told_hours = next(line for line in report["headline"]["sentences"] if line.startswith("In hours"))
+    assert "refining included, without base of the refiner and SFT of the refiner, which nobody meas" in told_hours
+    assert "nobody measured" not in report["headline"]["sentences"][0]
+
+
+def test_a_refiner_whose_size_is_not_recorded_is_not_guessed_at(fabricate: Any, make_report: Any) -> None:
+    """As an older refine step left it: whether the matrices are tied is not known."""
+    task = fabricate(overrides=GIVEN)
+    manifest = task.input("refine") / "artifact.json"
+    content = json.loads(manifest.read_text())
+    two = {"non_embedding": 800_000, "total": 1_320_000}
+    content["summary"]["parameters"] = {"doc": two, "chunk": two}
+    manifest.write_text(json.dumps(content))
+    _, report = make_report(task)
+    assert report["refining_flops"] is None
+    assert report["headline"]["verdict"] == "unknown"
+    told = "What the refining cost is not known (doc pass, prefill: the size that is charged for was not recorded; set "
+    assert report["headline"]["sentences"][1].startswith(told)
+
+
+def test_fabricated_refiners_record_what_real_ones_do() -> None:
+    from transformers import GPTNeoXConfig, LlamaConfig
+
+    from prox_hpc.refine.tokens import counted
+    from prox_hpc.report.ledger import Model
+
+    shape = {"hidden_size": 1280, "intermediate_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 16}
+    xs = counted(LlamaConfig(**shape, num_key_value_heads=1, vocab_size=32_000, max_position_embeddings=2048))
+    assert set(xs) == set(MODEL)
+    assert xs["minus_one_embedding"] == 313_324_800, "Table 8"
+    assert Model.counted(xs) == Model(313_324_800, 24, 1280, 2048, head=32_000 * 1280)
+    tied = counted(GPTNeoXConfig(**shape, vocab_size=32_000, tie_word_embeddings=True))
+    assert Model.counted(tied).tied
+    assert set(counted(SimpleNamespace(model_type="mamba")).values()) == {None}
+
+
+def test_without_pretraining_in_the_charge_no_saving_with_costs_is_told(fabricate: Any, make_report: Any) -> None:
+    _, report = make_report(fabricate(overrides=("arm=[raw,prox_dc]", "report.charge.pretraining=false")))
+    assert report["headline"]["verdict"] == "unknown"
+    told = " ".join(report["headline"]["sentences"])
+    assert "Pre-training is switched out (report.charge.pretraining)" in told
+    assert "not known" not in told
 
 
 def test_labels_and_base_are_charged_as_given(fabricate: Any, make_report: Any) -> None:
@@ -244,6 +316,10 @@ def test_pro_rata_charges_the_share_that_was_trained(fabricate: Any, make_report
     share = min(1, arm / (run / 1.3))  # the run sees its pool 1.3 times
     assert found["pool"]["saving_with_cost"]["ratio"] == pytest.approx(raw / (arm + sft + passes * share))
     assert [reports[way]["charge"]["prorate"] for way in reports] == ["none", "run", "pool"]
+    first = {way: report["headline"]["sentences"][0] for way, report in reports.items()}
+    assert "refining included, pro rata of the run (report.prorate=run), " in first["run"]
+    assert "refining included, by the share of the pool used (report.prorate=pool), " in first["pool"]
+    assert "prorate" not in first["none"]
     assert len({report["break_even"][0]["tokens"] for report in reports.values()}) == 1, "it is of the whole cost"
 
 
