@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from prox_hpc.errors import UserError
-from prox_hpc.report.headline import flops, number, percent, times
+from prox_hpc.report.headline import flops, number, percent, ratio
 from prox_hpc.report.summary import break_even
 from prox_hpc.report.task import replace_text, to_csv
 
@@ -33,7 +33,7 @@ def load(run: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: is damaged ({error}); build it again with `python -m prox_hpc.report {run}`"
         ) from error
-    if "break_even" not in report:
+    if any("bound" not in row for row in report.get("break_even", [{}])):
         raise UserError(f"{path}: was made by an older prox_hpc; build it again with `python -m prox_hpc.report {run}`")
     return report
 
@@ -62,11 +62,13 @@ def row_of(report: dict[str, Any], run: Path) -> dict[str, Any]:
         "baseline_score": finals.get(base),
         "score": finals.get(arm),
         "saving": saving["ratio"] if saving else None,
+        "saving_bound": saving["bound"] if saving else None,
         "saving_low": saving["low"] if saving else None,
         "saving_high": saving["high"] if saving else None,
         "saving_charged": charged["ratio"] if charged else None,
         "refining_flops": report["refining_flops"],
         "break_even_tokens": pays["tokens"] if pays else None,
+        "break_even_bound": pays["bound"] if pays else None,
         "break_even_passes": pays["passes"] if pays else None,
         "pays": None if pays is None else pays["tokens"] is not None,
         "prorate": report["charge"]["prorate"],
@@ -100,7 +102,9 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for column in ("refiner", "size", "kept", "task", "score", "saving", "charged", "pays from", "run"):
         shown.add_column(column, overflow="fold", no_wrap=column not in ("task", "run"))
     for row in rows:
-        told = "–" if row["saving"] is None else times(row["saving"]) if row["saving"] else "none"
+        savings = [{"ratio": row[key], "bound": row["saving_bound"]} for key in ("saving", "saving_charged")]
+        told, charged = ("none" if saving["ratio"] == 0 else ratio(saving) for saving in savings)
+        pays = {"tokens": row["break_even_tokens"], "bound": row["break_even_bound"]}
         shown.add_row(
             row["refiner"] or "–",
             flops(row["refiner_parameters"]),
@@ -108,10 +112,8 @@ def table(rows: list[dict[str, Any]]) -> Table:
             row["task"] or "–",
             f"{number(row['baseline_score'])} > {number(row['score'])}",
             told,
-            "–" if row["saving_charged"] is None else times(row["saving_charged"]),
-            break_even({"tokens": row["break_even_tokens"]} if row["pays"] is not None else None).removesuffix(
-                " tokens"
-            ),
+            charged,
+            break_even(pays if row["pays"] is not None else None).removesuffix(" tokens"),
             ("" if row["complete"] else "(partial) ") + Path(row["run"]).name,
         )
     return shown

@@ -61,11 +61,27 @@ def ends(saving: dict[str, Any]) -> str:
     """'1.20× to 2.40×'; an end at which an arm never gets there says so; '' without an interval."""
     if saving["low"] is None and saving["high"] is None:
         return ""
+    none = "not reached" if saving["reached"] < 1 else "0×"
     low, high = (
-        "unbounded" if end is None else "not reached" if end == 0 else times(end)
-        for end in (saving["low"], saving["high"])
+        "unbounded" if end is None else none if end == 0 else times(end) for end in (saving["low"], saving["high"])
     )
     return f"{low} to {high}" if low != high else low
+
+
+SIGNS = {"": "", "at least": "≥ ", "at most": "≤ "}
+"""How a figure that is a bound is written; what is not among them is not known at all."""
+
+
+def ratio(saving: dict[str, Any] | None) -> str:
+    """'1.84×', '≥ 1.84×' where only a bound is known; '–' without a figure."""
+    if saving is None or not saving["ratio"] or saving["bound"] not in SIGNS:
+        return "–"
+    return SIGNS[saving["bound"]] + times(saving["ratio"])
+
+
+def early(outcome: str) -> bool:
+    """Whether a score was had from the first checkpoint on, so that its FLOPs are those at most."""
+    return outcome.startswith("at or before")
 
 
 def headline(report: dict[str, Any]) -> dict[str, Any]:
@@ -150,14 +166,15 @@ def _sentences(report: dict[str, Any], metric: dict[str, Any]) -> list[str]:
     goal = f"{base}'s final {metric['task']} score ({metric['label']} {_target(base, metric, reading['target'])})"
     if reading["arm_flops"] is None:
         return [f"{arm} does not reach {goal} within its training budget: no saving was measured."]
-    at_least = "at least " if reading["arm_outcome"].startswith("at or before") else ""
+    if reading["saving"]["bound"] == "unknown":
+        return [f"{base} and {arm} both had {goal} from their first checkpoint on: no saving was measured."]
     charged = reading["saving_with_cost"]
     included = ""
     if charged is not None and matched["cost"]["flops"]:
         included = f"; {_included(report, 'unmeasured')}{_compared(charged, matched, 'FLOPs')}"
     unsure = "This study does not show a difference (the interval holds 1): " if _holds_one(reading["saving"]) else ""
-    told = [f"{unsure}{arm} reaches {goal} with {at_least}{_compared(reading['saving'], matched)}{included}."]
-    if reading["baseline_outcome"].startswith("at or before"):
+    told = [f"{unsure}{arm} reaches {goal} with {_compared(reading['saving'], matched)}{included}."]
+    if early(reading["baseline_outcome"]):
         told.append(f"{base} had that score from its first checkpoint on, so this comparison says little.")
     if charged is None:
         told.append(_uncharged(report))
@@ -195,7 +212,7 @@ def _in_hours(report: dict[str, Any], metric: dict[str, Any]) -> list[str]:
     """The same in GPU-hours (on CPUs in CPU-hours), where they are known."""
     matched, unit = metric["matched"][report["arm"]], report["hours"]["unit"]
     told = matched["to_baseline"]["units"].get("hours")
-    if told is None or not told["saving"]["ratio"]:
+    if told is None or ratio(told["saving"]) == "–":
         return []
     charged = told["saving_with_cost"]
     both = f"; {_included(report, 'unmeasured_hours')}{_compared(charged, matched, unit)}" if charged else ""
@@ -213,9 +230,10 @@ def _pays_from(report: dict[str, Any], metric: dict[str, Any]) -> list[str]:
     for pays in report["break_even"]:
         named = (pays["arm"], pays["task"], pays["unit"]) == (report["arm"], metric["task"], "flops")
         if named and pays["tokens"] and not _holds_one(reading["saving"]):
+            most = f"{pays['bound']} " if pays["bound"] else ""
             passes = f" ({number(pays['passes'], 1)} passes over it)" if pays["passes"] else ""
             return [
-                f"At this saving the refining is paid back once {short(pays['tokens'])} tokens of the refined corpus"
+                f"At this saving the refining is paid back once {most}{short(pays['tokens'])} tokens of the refined corpus"
                 f"{passes} have been trained on."
             ]
     return []
@@ -226,15 +244,17 @@ def _pays(reading: dict[str, Any], cost: float) -> str:
     saved = reading["baseline_flops"] - reading["arm_flops"]
     if reading["saving_with_cost"]["ratio"] >= 1 or saved <= 0 or _holds_one(reading["saving"]):
         return ""
-    return f"It would pay from {math.ceil(cost / saved):,} such training runs on the same refined corpus."
+    most = "at most " if early(reading["arm_outcome"]) else ""
+    return f"It would pay from {most}{math.ceil(cost / saved):,} such training runs on the same refined corpus."
 
 
 def _compared(saving: dict[str, Any], matched: dict[str, Any], what: str = "training FLOPs") -> str:
     """'1.84× fewer training FLOPs (95 % interval ...)'; below 1 how many times more, with the saving's interval."""
-    ratio = saving["ratio"]
+    value, bound = saving["ratio"], saving["bound"]
     span = "one run each: no interval"
     if matched["interval"]:
         span = f"{100 * matched['level']:.0f} % interval {ends(saving)}"
-    if ratio >= 1:
-        return f"{times(ratio)} fewer {what} ({span})"
-    return f"{times(1 / ratio)} more {what}, not fewer (saving {times(ratio)}, {span})"
+    if value >= 1:
+        return f"{bound + ' ' if bound else ''}{times(value)} fewer {what} ({span})"
+    turned = {"at least": "at most ", "at most": "at least "}.get(bound, "")
+    return f"{turned}{times(1 / value)} more {what}, not fewer (saving {ratio(saving)}, {span})"

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from prox_hpc.publish import replace_json
+from prox_hpc.report.compare import row_of
 from prox_hpc.report.headline import headline, short
 from prox_hpc.report.ledger import ROWS
 from prox_hpc.report.matched import FIRST
@@ -356,7 +357,7 @@ def test_a_group_is_the_mean_of_its_members_items(fabricate: Any, make_report: A
     assert [metric["task"] for metric in report["metrics"]] == ["both", "world_cloze", "part"], "no mean beside it"
     both, cloze = report["metrics"][:2]
     assert both["curves"]["raw"]["mean"] == pytest.approx([0.75 * score for score in cloze["curves"]["raw"]["mean"]])
-    assert both["matched"]["prox_dc"]["items_count"] == 401, "the cloze items, and the other task as one"
+    assert both["matched"]["prox_dc"]["items_count"] == 400, "the cloze items; the other task has none"
 
 
 def test_a_worse_arm_is_told_plainly(fabricate: Any, make_report: Any) -> None:
@@ -364,6 +365,31 @@ def test_a_worse_arm_is_told_plainly(fabricate: Any, make_report: Any) -> None:
     assert report["headline"]["verdict"] == "none"
     assert "does not reach raw's final world_cloze" in report["headline"]["sentences"][0]
     assert "not reached" in printed(report)
+
+
+def test_a_score_had_from_the_first_checkpoint_is_told_as_a_bound(fabricate: Any, make_report: Any) -> None:
+    folder, report = make_report(fabricate(shift={"prox_dc": 4.0}, overrides=("arm=[raw,prox_dc]",)))
+    found = report["metrics"][0]["matched"]["prox_dc"]["to_baseline"]
+    assert (found["arm_outcome"], found["saving"]["bound"], found["saving"]["high"]) == (FIRST, "at least", None)
+    told = " ".join(report["headline"]["sentences"])
+    assert "with at least 4.0" in told
+    assert re.search(r"In hours: at least 4\.0.× fewer", told)
+    assert "paid back once at most" in told
+    row = next(row for row in report["break_even"] if row["arm"] == "prox_dc")
+    assert (row["bound"], row["tokens_low"]) == ("at most", 0)
+    shown = printed(report)
+    assert re.search(r"≤ [\d.e]+ +≥ 4\.0.×", shown)
+    assert re.search(r"≤ [\d.]+K tokens", shown)
+    assert "≥ 4.0" in (folder / "report.html").read_text()
+    assert row_of(report, folder)["saving_bound"] == "at least"
+
+
+def test_an_arm_that_never_gets_there_never_pays(fabricate: Any, make_report: Any) -> None:
+    folder, report = make_report(fabricate(shift={"prox_dc": -0.8}, overrides=("arm=[raw,prox_dc]",)))
+    row = next(row for row in report["break_even"] if row["arm"] == "prox_dc")
+    assert (row["saving"], row["tokens"], row["passes"], row["runs"]) == (0, None, None, None)
+    assert "never" in printed(report)
+    assert ">never<" in (folder / "report.html").read_text()
 
 
 def test_an_arm_that_does_better_than_the_refined_one_is_named(fabricate: Any, make_report: Any) -> None:
