@@ -1,7 +1,6 @@
 """Several studies side by side, from their reports: what each refiner kept, scored, saved and cost."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ def load(run: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: is damaged ({error}); build it again with `python -m prox_hpc.report {run}`"
         ) from error
-    if any("bound" not in row for row in report.get("break_even", [{}])):
+    if "chosen" not in report:
         raise UserError(f"{path}: was made by an older prox_hpc; build it again with `python -m prox_hpc.report {run}`")
     return report
 
@@ -81,8 +80,9 @@ def _is(pays: dict[str, Any], arm: str | None, metric: dict[str, Any] | None, un
 
 
 def common_folder(runs: Sequence[Path]) -> Path:
-    """The folder that holds all the runs."""
-    return Path(os.path.commonpath([run.resolve().parent for run in runs]))
+    """The folder that all the runs lie in, as the points of a multirun; the current one when they lie in several."""
+    parents = {run.resolve().parent for run in runs}
+    return parents.pop() if len(parents) == 1 else Path.cwd()
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> list[Path]:

@@ -9,6 +9,13 @@ TOLD = 2
 UNEVEN = 1.25
 """By how much training runs may differ in hours for the same FLOPs before the report says so."""
 
+COVERED = {1: 50, 2: 78, 3: 87, 4: 87}
+"""Seeds of the arm that has fewest -> percent of simulated studies whose 95 % interval holds the truth.
+
+Of 600 studies whose seeds differ in level alone, see the test of the coverage. With one: 43 beside two seeds, 58 beside
+five. Five of both have 90, ten 92.
+"""
+
 
 def flops(value: float | None) -> str:
     """1.83e+13 -> '1.83e13'."""
@@ -104,12 +111,36 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
     sentences = [sentence for metric in told for sentence in _sentences(report, metric)]
     sentences += [*_in_hours(report, compared[0]), *_pays_from(report, compared[0])]
     sentences += [_at_equal_tokens(base, arm, told), *_better(report, told[0])]
-    matched = compared[0]["matched"][arm]
-    if matched["interval"] and max(matched["seeds"]) == 1:
-        sentences.append(
-            "With one seed an arm, the intervals are those of the evaluation items; runs differ beside that."
-        )
-    return {"verdict": _verdict(compared[0]["matched"][arm]["to_baseline"]), "sentences": sentences}
+    sentences += [*_coverage(compared[0]["matched"][arm]), *_left_out(report["not_finite"])]
+    verdict = _verdict(compared[0]["matched"][arm]["to_baseline"])
+    if compared[0]["task"] != report["chosen"]:
+        lack = f"Of {report['chosen']} (evaluation.metric) there are no scores to compare; this is of other tasks."
+        return {"verdict": "unknown", "sentences": [lack, *sentences]}
+    return {"verdict": verdict, "sentences": sentences}
+
+
+def _coverage(matched: dict[str, Any]) -> list[str]:
+    """How much the interval leaves out where seeds are few."""
+    fewest, most = sorted(matched["seeds"])
+    if not matched["interval"] or fewest > max(COVERED):
+        return []
+    if most == 1:
+        return ["With one seed an arm, the intervals are those of the evaluation items; runs differ beside that."]
+    several = f"With {fewest} seeds an arm the intervals are too narrow"
+    single = "One of the two arms has a single seed, so the intervals leave out how much its runs differ"
+    return [
+        f"{single if fewest == 1 else several}: where runs differ more than items do, one called "
+        f"{100 * matched['level']:.0f} % held the true saving in about {COVERED[fewest]} % of simulated studies."
+    ]
+
+
+def _left_out(scores: list[dict[str, Any]]) -> list[str]:
+    """The scores that were no finite numbers."""
+    if not scores:
+        return []
+    first = "{arm} seed {seed}, {task} at step {step}".format(**scores[0])
+    more = f", and {len(scores) - 1:,} more" if scores[1:] else ""
+    return [f"Left out, since they are no finite numbers: {first}{more}."]
 
 
 def _at_equal_tokens(base: str, arm: str, metrics: list[dict[str, Any]]) -> str:
@@ -221,6 +252,9 @@ def _in_hours(report: dict[str, Any], metric: dict[str, Any]) -> list[str]:
         caution = (
             f" Some runs took {times(spread)} as long as others for the same FLOPs: this is about the machines, too."
         )
+    if report["charge"]["other_kind"]:
+        other = "CPUs" if unit == "GPU-hours" else "GPUs"
+        caution += f" {', '.join(report['charge']['other_kind'])} ran on {other}, whose hours are of another kind."
     return [f"In hours: {_compared(told['saving'], matched, f'training {unit}')}{both}.{caution}"]
 
 
@@ -233,8 +267,8 @@ def _pays_from(report: dict[str, Any], metric: dict[str, Any]) -> list[str]:
             most = f"{pays['bound']} " if pays["bound"] else ""
             passes = f" ({number(pays['passes'], 1)} passes over it)" if pays["passes"] else ""
             return [
-                f"At this saving the refining is paid back once {most}{short(pays['tokens'])} tokens of the refined corpus"
-                f"{passes} have been trained on."
+                f"At this saving the refining is paid back once {most}{short(pays['tokens'])} tokens of the refined "
+                f"corpus{passes} have been trained on."
             ]
     return []
 

@@ -100,8 +100,8 @@ class Row:
         """With the hours of the step that did it."""
         if usage is None:
             return self
-        hours = {"gpu_hours": usage.gpu_hours, "cpu_hours": usage.cpu_hours, "kwh": usage.kwh}
-        return replace(self, **hours, hours_from=usage.source, elsewhere=False)
+        timed = replace(self, gpu_hours=usage.gpu_hours, cpu_hours=usage.cpu_hours, kwh=usage.kwh)
+        return replace(timed, hours_from=usage.source, elsewhere=False)
 
 
 Amount = Callable[[Row], float | None]

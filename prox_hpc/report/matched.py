@@ -5,13 +5,13 @@ monotone by isotonic regression, so that noise between checkpoints neither hides
 between checkpoints by linear interpolation in log FLOPs; nothing is extrapolated: a score that no checkpoint reaches
 is "not reached", one that the first checkpoint already has is known only to lie at or before it.
 
-Two savings are read, both as FLOPs of the baseline / FLOPs of the arm: to the baseline's final score, and to the
-arm's final score. A final score is the end of the fitted curve, for both arms alike, so that an arm compared with
-itself saves exactly 1. The interval is a percentile bootstrap (Efron and Tibshirani 1993, chapter 13) over seeds,
-drawn for each arm by itself, and over evaluation items, drawn once for both since they answer the same items. In a mean
-of tasks each task's items are drawn among themselves; a task without item results stays as it is.
-Resampling S seeds shows only (S - 1) / S of the variance between them, so a resample's departure from the mean over
-all seeds is stretched by sqrt(S / (S - 1)) (Davison and Hinkley 1997, section 2.3); with few seeds the interval is too narrow all the same
+Two savings are read, both as FLOPs of the baseline / FLOPs of the arm: to the baseline's final score, and to the arm's
+final score. A final score is the end of the fitted curve, for both arms alike, so that an arm compared with itself
+saves exactly 1. The interval is a percentile bootstrap (Efron and Tibshirani 1993, chapter 13) over seeds, drawn for
+each arm by itself, and over evaluation items, drawn once for both since they answer the same items. In a mean of tasks
+each task's items are drawn among themselves; a task without item results stays as it is. Resampling S seeds shows only
+(S - 1) / S of the variance between them, so a resample's departure from the mean over all seeds is stretched by
+sqrt(S / (S - 1)) (Davison and Hinkley 1997, section 2.3); with few seeds the interval is too narrow all the same
 (`prox_hpc.report.headline.COVERED`), and with one their part is absent.
 
 Of a score had at the first checkpoint only a bound is known, and so of the saving. An interval then reaches to where
@@ -101,14 +101,13 @@ class Curve:
         mean: Array = scores.mean(axis=0)
         return mean + _stretch(self.seeds) * (scores[seeds].mean(axis=0) - mean)
 
-
     @property
     def items(self) -> int:
         """How many items there are to resample; 0 when no task has item results."""
         return sum(count for count in self.tasks if count > 1)
 
     def draw(self, random: np.random.Generator) -> Array:
-        """(I,): how often each item was drawn among those of its task, scaled to leave the tasks' weights as they are."""
+        """(I,): how often each item was drawn among those of its task, scaled so that tasks keep their weights."""
         drawn, start = np.ones(len(self.denominator)), 0
         for count in self.tasks:
             own = slice(start, start + count)
@@ -255,12 +254,13 @@ def compare(
 
     accounts: by name of the unit; `flops`, training FLOPs, must be among them (default: that alone, nothing charged).
     For each of `to_baseline` and `to_arm`: target, FLOPs and outcome of each arm (FLOPs null when not reached), and
-    `units`: per unit what each arm trained, `saving` and `saving_with_cost`, each {ratio, bound, low, high,
-    reached}. bound: "at least", "at most" or "unknown" where a score was had from the first checkpoint on, so that the
-    ratio is no more than that; else "". saving_with_cost is null when a charge is not known. ratio and high are null for infinite (the baseline never gets
-    there), ratio and low are 0 when the arm never gets there; reached: share of bootstrap replicates in which both got
-    there. low and high are null together with `interval` false when there is nothing to resample (one seed each and no
-    items). items_count: of those resampled, null for none. Those of `flops` stand beside `units` as well.
+    `units`: per unit what each arm trained, `saving` and `saving_with_cost`, each {ratio, bound, low, high, reached}.
+    bound: "at least", "at most" or "unknown" where a score was had from the first checkpoint on, so that the ratio is
+    no more than that; else "". saving_with_cost is null when a charge is not known. ratio and high are null for
+    infinite (the baseline never gets there), ratio and low are 0 when the arm never gets there; reached: share of
+    bootstrap replicates in which both got there. low and high are null together with `interval` false when there is
+    nothing to resample (one seed each and no items). items_count: of those resampled, null for none. Those of `flops`
+    stand beside `units` as well.
     """
     if baseline.tasks != arm.tasks or not np.array_equal(baseline.denominator, arm.denominator):
         raise ValueError("the arms were not evaluated on the same items")

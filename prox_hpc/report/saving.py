@@ -6,7 +6,7 @@ from typing import Any
 
 from prox_hpc.report.breakeven import break_even
 from prox_hpc.report.collect import Study
-from prox_hpc.report.ledger import REFINING, ROWS, Ledger, arm_charge, charged_to
+from prox_hpc.report.ledger import REFINING, ROWS, Ledger, Row, arm_charge, charged_to
 from prox_hpc.report.matched import AT_LEAST, AT_MOST
 
 SIZES = (0.5, 1.0, 2.0, 5.0)
@@ -14,12 +14,13 @@ SIZES = (0.5, 1.0, 2.0, 5.0)
 
 
 def charges(study: Study, ledger: Ledger) -> dict[str, Any]:
-    """What is charged: {rows: switch by row, prorate, unmeasured, unmeasured_hours, whole_passes, arms}.
+    """What is charged: {rows: switch by row, prorate, unmeasured, unmeasured_hours, other_kind, whole_passes, arms}.
 
-    unmeasured: stages charged that nobody measured. unmeasured_hours: those whose hours nobody did. whole_passes: refined arms charged with all of the passes because
-    nobody counted what they need of them. Per arm the rows it is charged with, the shares it needs of the passes,
-    `parts`: FLOPs by row, and the sums for one whole training run in FLOPs, exact FLOPs and hours; null where one of
-    them is not known.
+    unmeasured: stages charged that nobody measured. unmeasured_hours: those whose hours nobody did. other_kind: stages
+    of refining that ran on GPUs where training did on CPUs, or the reverse. whole_passes: refined arms charged with all
+    of the passes because nobody counted what they need of them. Per arm the rows it is charged with, the shares it
+    needs of the passes, `parts`: FLOPs by row, and the sums for one whole training run in FLOPs, exact FLOPs and hours;
+    null where one of them is not known.
     """
     settings = study.settings
     arms = []
@@ -34,11 +35,18 @@ def charges(study: Study, ledger: Ledger) -> dict[str, Any]:
         "prorate": settings.prorate,
         "unmeasured": [row.stage for row in ledger.rows if row.charged and row.unmeasured],
         "unmeasured_hours": [row.stage for row in ledger.rows if row.charged and row.elsewhere],
+        "other_kind": [row.stage for row in ledger.rows if row.charged and _unlike(row, ledger)],
         "whole_passes": [
             name for name, arm in study.config["arm"].items() if arm["kind"] == "refined" and not ledger.shares[name]
         ],
         "arms": arms,
     }
+
+
+def _unlike(row: Row, ledger: Ledger) -> bool:
+    """Whether a row of refining held GPUs and training did not, or the reverse."""
+    unlike = row.gpu_hours if ledger.hours == "cpu" else not row.gpu_hours and row.cpu_hours
+    return row.row in REFINING and bool(unlike)
 
 
 def _of_a_run(study: Study, ledger: Ledger, arm: str, unit: str, rows: list[str]) -> float | None:

@@ -86,7 +86,7 @@ def parse_sacct(text: str) -> tuple[list[Allocation], int]:
 
 
 def _resources(tres: str) -> dict[str, str]:
-    """`cpu=2,gres/gpu=1,gres/gpu:a100=1,energy=9` as a dict; what is not counted in whole numbers (mem=4G) is left out."""
+    """`cpu=2,gres/gpu=1,gres/gpu:a100=1,energy=9` as a dict, without what is no whole number (mem=4G)."""
     pairs = (item.partition("=") for item in tres.split(","))
     return {name: amount for name, _, amount in pairs if amount.isdecimal()}
 
@@ -175,5 +175,5 @@ def used(study: Study) -> tuple[dict[str, Usage | None], str]:
             continue
         usages[address] = of_statuses(statuses, cluster.ask(step["kind"]), study.device(address))
         lacking += [f"{step['kind']}:{step['name']}"] if held else []
-    gone = f"sacct has lost records of {', '.join(lacking)}" if lacking else ""
+    gone = f"sacct has no records of some tasks of {', '.join(lacking)}" if lacking else ""
     return usages, "; ".join(filter(None, (why, gone)))

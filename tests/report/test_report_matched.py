@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from prox_hpc.report.headline import COVERED
 from prox_hpc.report.matched import FIRST, NOT_REACHED, REACHED, Account, Charge, Curve, compare, isotonic, reach
 
 FLOPS = np.array([1e9, 2e9, 4e9, 8e9])
@@ -94,6 +95,20 @@ def test_the_interval_has_its_nominal_coverage() -> None:
         saving = compare(raw, refined, True, replicates=200)["to_baseline"]["saving"]
         missed += not saving["low"] <= 2 <= upper(saving)
     assert missed < 10
+
+
+@pytest.mark.parametrize("seeds", [(1, 2), (2, 2), (3, 3), (4, 4)])
+def test_the_interval_covers_as_little_as_the_headline_says_when_seeds_differ(seeds: tuple[int, int]) -> None:
+    """120 studies whose true saving is 2, the seeds a fifth of a doubling apart in level (standard deviation)."""
+    flops, covered = 1e9 * 2.0 ** np.arange(6), 0
+    for study in range(120):
+        random = np.random.default_rng(study)
+        levels = [level + random.normal(0, 0.02, (n, 1)) for level, n in zip((0.2, 0.3), seeds, strict=True)]
+        raw, arm = (Curve.of_scores(flops, level + 0.1 * np.log2(flops / 1e9)) for level in levels)
+        saving = compare(raw, arm, True, replicates=150)["to_baseline"]["saving"]
+        covered += saving["low"] <= 2 <= upper(saving)
+    told = COVERED[min(seeds)] / 100
+    assert told - 0.1 < covered / 120 < told + 0.1
 
 
 def test_items_are_weighted_by_their_bytes() -> None:

@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import math
 import re
 import subprocess
 import sys
@@ -382,6 +383,73 @@ def test_a_score_had_from_the_first_checkpoint_is_told_as_a_bound(fabricate: Any
     assert re.search(r"≤ [\d.]+K tokens", shown)
     assert "≥ 4.0" in (folder / "report.html").read_text()
     assert row_of(report, folder)["saving_bound"] == "at least"
+
+
+def edit_scores(task: Any, change: Any) -> None:
+    """change(scores by task, step) on every checkpoint of every run."""
+    for path in task.store.glob("artifacts/evaluate/*/scores.json"):
+        scores = json.loads(path.read_text())
+        for entry in scores["checkpoints"]:
+            change(entry["scores"], entry["step"])
+        path.write_text(json.dumps(scores))
+
+
+def test_a_score_that_is_no_finite_number_is_left_out_and_named(fabricate: Any, make_report: Any) -> None:
+    task = fabricate(overrides=("arm=[raw,prox_dc]",))
+    task.config["study"]["evaluation"]["tasks"] = ["world_cloze", "wiki", "never"]
+
+    def change(scores: Any, step: int) -> None:
+        scores["wiki"] = {"word_perplexity": math.inf if step in (12, 48) else 1000 / step}
+        scores["never"] = {"word_perplexity": math.nan}
+
+    edit_scores(task, change)
+    _, report = make_report(task)
+    wiki = next(metric for metric in report["metrics"] if metric["task"] == "wiki")
+    assert len(wiki["curves"]["raw"]["flops"]) == 2
+    assert next(row for row in report["scores"] if row["task"] == "wiki")["mean"] is None, "its last one is infinite"
+    first = {"arm": "raw", "seed": 1, "task": "wiki", "step": 12}
+    assert report["not_finite"][0] == first
+    assert len(report["not_finite"]) == 4 * (2 + 4)
+    told = "Left out, since they are no finite numbers: raw seed 1, wiki at step 12, and 23 more."
+    assert told in report["headline"]["sentences"]
+
+
+def test_a_headline_about_another_task_than_the_chosen_one_says_so(fabricate: Any, make_report: Any) -> None:
+    task = fabricate(overrides=("arm=[raw,prox_dc]",))
+    edit_scores(task, lambda scores, step: scores.pop("world_cloze"))
+    _, report = make_report(task)
+    assert report["headline"]["verdict"] == "unknown"
+    told = report["headline"]["sentences"]
+    assert told[0].startswith("Of world_cloze (evaluation.metric) there are no scores to compare")
+    assert "world_bpb" in told[1]
+
+
+def test_hours_of_another_kind_are_named(fabricate: Any, make_report: Any) -> None:
+    """Trained on GPUs, refined on CPUs."""
+    task = fabricate(overrides=("arm=[raw,prox_dc]",))
+    task.step.runtime["resources"] = {**task.step.runtime["resources"], "pretrain": {"gpus": 1}}
+    _, report = make_report(task)
+    assert report["hours"]["unit"] == "GPU-hours"
+    assert report["charge"]["other_kind"][:2] == ["SFT of the refiner", "doc pass, prefill"]
+    told = next(line for line in report["headline"]["sentences"] if line.startswith("In hours"))
+    assert told.endswith("chunk pass, decode ran on CPUs, whose hours are of another kind.")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "told"),
+    [
+        ([1, 1], "With one seed an arm"),
+        ([1, 2], "One of the two arms has a single seed"),
+        ([3, 2], "With 2 seeds an arm the intervals are too narrow"),
+        ([4, 9], "With 4 seeds an arm the intervals are too narrow"),
+        ([5, 5], None),
+    ],
+)
+def test_with_few_seeds_the_interval_is_said_to_be_too_narrow(whole: Report, seeds: list[int], told: str) -> None:
+    report = copy.deepcopy(whole[1])
+    report["metrics"][0]["matched"]["prox_dc"]["seeds"] = seeds
+    found = [line for line in headline(report)["sentences"] if "seed" in line and "interval" in line]
+    assert [line.startswith(told) for line in found] == ([True] if told else [])
 
 
 def test_an_arm_that_never_gets_there_never_pays(fabricate: Any, make_report: Any) -> None:

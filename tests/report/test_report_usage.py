@@ -72,7 +72,9 @@ def test_a_sum_with_an_unknown_part_is_unknown() -> None:
 
 
 def test_energy_is_counted_once_however_many_steps_read_the_same_counter() -> None:
-    (row,), odd = parse_sacct("7|60|cpu=2,node=1||a:b\n7.batch|60||500|batch\n7.extern|60||501|extern\n7.0|59||498|python")
+    (row,), odd = parse_sacct(
+        "7|60|cpu=2,node=1||a:b\n7.batch|60||500|batch\n7.extern|60||501|extern\n7.0|59||498|python"
+    )
     assert (row.joules, odd) == (501, 0)
 
 
@@ -92,4 +94,4 @@ def test_a_step_whose_records_are_gone_in_part_is_told_by_the_wall_clock(fabrica
         monkeypatch.setattr(usage_module, "ask_sacct", lambda jobs, row=row: ([row], ""))
         usages, why = usage_module.used(study)
         assert usages[address].source == source
-        assert why == (f"sacct has lost records of {row.name}" if source == "wall clock" else "")
+        assert why == (f"sacct has no records of some tasks of {row.name}" if source == "wall clock" else "")
