@@ -290,5 +290,6 @@ def _compared(saving: dict[str, Any], matched: dict[str, Any], what: str = "trai
         span = f"{100 * matched['level']:.0f} % interval {ends(saving)}"
     if value >= 1:
         return f"{bound + ' ' if bound else ''}{times(value)} fewer {what} ({span})"
-    turned = {"at least": "at most ", "at most": "at least "}.get(bound, "")
-    return f"{turned}{times(1 / value)} more {what}, not fewer (saving {ratio(saving)}, {span})"
+    if bound == "at least":
+        return f"at most {times(1 / value)} more {what} (saving {ratio(saving)}, {span})"
+    return f"{'at least ' if bound else ''}{times(1 / value)} more {what}, not fewer (saving {ratio(saving)}, {span})"

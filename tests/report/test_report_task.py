@@ -376,6 +376,7 @@ def test_a_score_had_from_the_first_checkpoint_is_told_as_a_bound(fabricate: Any
     assert "with at least 4.0" in told
     assert re.search(r"In hours: at least 4\.0.× fewer", told)
     assert "paid back once at most" in told
+    assert re.search(r"refining included, at most 1\.\d+× more FLOPs \(saving ≥ 0\.", told), "it may be fewer"
     row = next(row for row in report["break_even"] if row["arm"] == "prox_dc")
     assert (row["bound"], row["tokens_low"]) == ("at most", 0)
     shown = printed(report)
