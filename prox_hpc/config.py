@@ -286,7 +286,7 @@ class Refiner:
     caps: Caps = field(default_factory=Caps)
     checks: Checks = field(default_factory=Checks)
     parameters: Optional[int] = None
-    """Non-embedding parameters of a given model, for the FLOPs; null: read from its config.json."""
+    """Parameters of a given model but one embedding matrix, for the FLOPs; null: read from its config.json."""
     max_chunk_tokens: int = 1500
     max_doc_tokens: int = 2000
     """Longer documents are shown to the doc stage by head and tail."""

@@ -5,7 +5,7 @@ and the server has nothing left to do but run the model.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 class Model:
     """What prompting a model takes: tokenizer, context length in tokens, token that ends an answer, size.
 
-    parameters: {"non_embedding", "total"}; None where the architecture is not one whose formula we have (then the
-    user gives `refiner.parameters`).
+    parameters: see `counted`.
     """
 
     name: str
@@ -90,15 +89,20 @@ def load(name: str) -> Model:
     backend.no_padding()
     backend.encode_special_tokens = True  # a page that says `</s>` must not end its own prompt
     context, eos = config.max_position_embeddings, tokenizer.eos_token_id
-    return Model(name, backend, context, eos, _parameters(config))
+    return Model(name, backend, context, eos, counted(config))
 
 
-def _parameters(config: Any) -> dict[str, int | None]:
-    from prox_hpc.train.shapes import count_parameters
+def counted(config: Any) -> dict[str, int | None]:
+    """What the FLOPs of a model are counted by: its `Parameters`, layers, width of its attention, context in tokens.
 
+    All None where the architecture is not one whose formula we have; then the user gives `refiner.parameters`.
+    """
+    from prox_hpc.train.shapes import Parameters, count_parameters
+
+    shape = {"layers": "num_hidden_layers", "hidden": "hidden_size", "context": "max_position_embeddings"}
     if config.model_type not in ("llama", "gpt_neox"):
-        return {"non_embedding": None, "total": None}
+        return dict.fromkeys([*(field.name for field in fields(Parameters)), *shape])
     known = {field.name: getattr(config, field.name) for field in fields(Shape) if hasattr(config, field.name)}
     known.setdefault("num_key_value_heads", known["num_attention_heads"])
     counts = count_parameters(Shape(**{**known, "architecture": config.model_type}))
-    return {"non_embedding": counts.non_embedding, "total": counts.total}
+    return asdict(counts) | {key: getattr(config, name) for key, name in shape.items()}

@@ -1,8 +1,11 @@
 """`python -m prox_hpc.report RUN`: build a report again at any time; `... compare RUN RUN`: studies side by side."""
 
 import argparse
+import errno
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +40,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--prorate",
-        nargs="?",
-        const="run",
         choices=("none", "run", "pool"),
-        help="charge passes, filtering and tokenising by the share of the run (the default of the option, as the "
-        "paper) or of the pool that was trained",
+        help="charge passes, filtering and tokenising in full, by the share of the run (as the paper) or of the "
+        "pool that was trained",
     )
     made.add_argument("--json", action="store_true", help="print report.json instead of the summary")
     return made
@@ -52,7 +53,7 @@ def comparer() -> argparse.ArgumentParser:
         prog="python -m prox_hpc.report compare",
         description="Studies side by side, e.g. the points of a multirun over refiners: refiner, share kept, score, "
         "saving, break-even. Prints the table and writes comparison.csv and comparison.json into the folder the runs "
-        "have in common.",
+        "lie in, or into the current one when they lie in several.",
     )
     made.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folder with a report")
     made.add_argument("--json", action="store_true", help="print the rows as JSON instead of a table")
@@ -98,7 +99,8 @@ def rebuild(given: argparse.Namespace) -> int:
     }
     study = replace(study, config={**study.config, "report": settings})
     check_charges(study.settings, given="refine" in study.roles and not study.config["refiner"]["train"])
-    report = write(study)
+    with writing(study.run / "report"):
+        report = write(study)
     if given.json:
         print(json.dumps(report, indent=1))
         return 0
@@ -107,6 +109,18 @@ def rebuild(given: argparse.Namespace) -> int:
         console.print(part)
     console.print(f"\nreport: {study.run / 'report' / 'report.html'}", soft_wrap=True, highlight=False)
     return 0
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """UserError where this folder cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "ask who owns it"
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); {remedy}") from error
 
 
 def switched(charge: list[str], prorate: str | None) -> dict[str, Any]:
@@ -127,7 +141,9 @@ def compare(given: argparse.Namespace) -> int:
     from prox_hpc.report.compare import common_folder, rows_of, table, write
 
     rows = rows_of(given.runs)
-    written = write(common_folder(given.runs), rows)
+    folder = common_folder(given.runs)
+    with writing(folder):
+        written = write(folder, rows)
     if given.json:
         print(json.dumps(rows, indent=1))
         return 0

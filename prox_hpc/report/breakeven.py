@@ -8,7 +8,8 @@ cost C beside training (what the ledger charges the arm, in full, less what it c
     D* / pool             passes over it: above 1, it has to be used again;
     D* / D_score          training runs to the score that was compared, D_score being the arm's tokens to it.
 
-Never, when s <= 1. That s stays the same for longer runs is an assumption, and with it the whole figure.
+Never, when s <= 1, even of an arm that cost nothing: it saves nothing, too. That s stays the same for longer runs is an
+assumption, and with it the whole figure.
 """
 
 import math
@@ -29,9 +30,10 @@ def break_even(
 ) -> BreakEven:
     """cost: C. per_token: k, in the same unit. saving: s. pool: the refined corpus's tokens. to_score: D_score.
 
-    A cost of nothing is paid back at once. ValueError when a token costs nothing to train on.
+    A cost of nothing is paid back at once by an arm that saves something. ValueError when a token costs nothing to
+    train on.
     """
     if per_token <= 0:
         raise ValueError(f"training on a token must cost something, not {per_token}")
-    tokens = 0.0 if cost <= 0 else cost / (per_token * (saving - 1)) if saving > 1 else math.inf
+    tokens = max(0.0, cost) / (per_token * (saving - 1)) if saving > 1 else math.inf
     return BreakEven(tokens, tokens / pool if pool else None, tokens / to_score if to_score else None)

@@ -4,6 +4,7 @@ The HTML page and the terminal summary only lay out what stands here. Nothing is
 null, and what is missing is listed with its reason.
 """
 
+import math
 import time
 from dataclasses import asdict
 from statistics import fmean, stdev
@@ -13,7 +14,7 @@ import yaml
 
 from prox_hpc.machine import machine
 from prox_hpc.report.alarms import alarms
-from prox_hpc.report.collect import Run, Study, average, checkpoints, curve, furthest, groups, metric_of
+from prox_hpc.report.collect import Run, Study, average, checkpoints, curve, furthest, groups, metric_of, scores_of
 from prox_hpc.report.evidence import evidence, server_version, skipped_tasks, step_table
 from prox_hpc.report.excerpts import with_excerpts
 from prox_hpc.report.headline import headline
@@ -42,9 +43,11 @@ def build(study: Study) -> dict[str, Any]:
         "about": about_study(study),
         "arms": arm_table(study),
         "tasks": list(study.config["evaluation"]["tasks"]),
+        "chosen": study.config["evaluation"]["metric"],
         "means": [*means(study, runs), AVERAGE],
         "metrics": metrics,
         "scores": score_table(study, runs, metrics),
+        "not_finite": not_finite(runs, metrics),
         "refiner": study.summary("score"),
         "refiner_about": refiner_about(study),
         "programs": programs(study),
@@ -127,7 +130,7 @@ def compared_metrics(study: Study, runs: list[Run], ledger: Ledger, base: str | 
     evaluation = study.config["evaluation"]
     known = {task: metric for task in evaluation["tasks"] if (metric := metric_of(task, runs))}
     curves = {
-        task: {arm: line for arm in study.arms() if (line := curve([r for r in runs if r.arm == arm], task, name))}
+        task: {arm: line for arm in study.arms() if (line := finite_curve(runs, arm, task, name))}
         for task, (name, _, _) in known.items()
     }
     averaged = [task for task, (_, _, higher) in known.items() if higher]
@@ -151,6 +154,23 @@ def compared_metrics(study: Study, runs: list[Run], ledger: Ledger, base: str | 
             },
         }
         for task, (name, label, higher) in sorted(known.items(), key=lambda item: item[0] != evaluation["metric"])
+    ]
+
+
+def finite_curve(runs: list[Run], arm: str, task: str, metric: str) -> Curve | None:
+    """An arm's curve without the checkpoints that `not_finite` names; None when no score is left."""
+    line = curve([run for run in runs if run.arm == arm], task, metric)
+    return line.finite() if line else None
+
+
+def not_finite(runs: list[Run], metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Scores left out since they are no finite numbers (a perplexity that overflowed): {arm, seed, task, step}."""
+    return [
+        {"arm": run.arm, "seed": run.seed, "task": metric["task"], "step": entry["step"]}
+        for metric in metrics
+        for run in runs
+        for entry in checkpoints(run)
+        if not math.isfinite(scores_of(entry, metric["task"]).get(metric["metric"], 0.0))
     ]
 
 
@@ -190,7 +210,7 @@ def score_table(study: Study, runs: list[Run], metrics: list[dict[str, Any]]) ->
             by_seed = {
                 seed: fmean(scores[part["task"]][part["metric"]] for part in parts)
                 for seed, scores in finals.items()
-                if all(part["metric"] in scores.get(part["task"], {}) for part in parts)
+                if all(math.isfinite(scores.get(part["task"], {}).get(part["metric"], math.nan)) for part in parts)
             }
             values = list(by_seed.values())
             table.append(
@@ -211,7 +231,7 @@ def refiner_about(study: Study) -> dict[str, Any]:
     if "refine" not in study.roles:
         return {}
     models = {stage: refiner_model(study, stage) for stage in ("doc", "chunk")}
-    sizes = {stage: model["parameters"] if model else None for stage, model in models.items()}
+    sizes = {stage: model.parameters if model else None for stage, model in models.items()}
     return {"name": study.config["refiner"]["name"], "parameters": sizes}
 
 

@@ -1,7 +1,6 @@
 """Several studies side by side, from their reports: what each refiner kept, scored, saved and cost."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from prox_hpc.errors import UserError
-from prox_hpc.report.headline import flops, number, percent, times
+from prox_hpc.report.headline import flops, number, percent, ratio
 from prox_hpc.report.summary import break_even
 from prox_hpc.report.task import replace_text, to_csv
 
@@ -33,7 +32,7 @@ def load(run: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: is damaged ({error}); build it again with `python -m prox_hpc.report {run}`"
         ) from error
-    if "break_even" not in report:
+    if "chosen" not in report:
         raise UserError(f"{path}: was made by an older prox_hpc; build it again with `python -m prox_hpc.report {run}`")
     return report
 
@@ -62,11 +61,13 @@ def row_of(report: dict[str, Any], run: Path) -> dict[str, Any]:
         "baseline_score": finals.get(base),
         "score": finals.get(arm),
         "saving": saving["ratio"] if saving else None,
+        "saving_bound": saving["bound"] if saving else None,
         "saving_low": saving["low"] if saving else None,
         "saving_high": saving["high"] if saving else None,
         "saving_charged": charged["ratio"] if charged else None,
         "refining_flops": report["refining_flops"],
         "break_even_tokens": pays["tokens"] if pays else None,
+        "break_even_bound": pays["bound"] if pays else None,
         "break_even_passes": pays["passes"] if pays else None,
         "pays": None if pays is None else pays["tokens"] is not None,
         "prorate": report["charge"]["prorate"],
@@ -79,8 +80,9 @@ def _is(pays: dict[str, Any], arm: str | None, metric: dict[str, Any] | None, un
 
 
 def common_folder(runs: Sequence[Path]) -> Path:
-    """The folder that holds all the runs."""
-    return Path(os.path.commonpath([run.resolve().parent for run in runs]))
+    """The folder that all the runs lie in, as the points of a multirun; the current one when they lie in several."""
+    parents = {run.resolve().parent for run in runs}
+    return parents.pop() if len(parents) == 1 else Path.cwd()
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> list[Path]:
@@ -100,7 +102,9 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for column in ("refiner", "size", "kept", "task", "score", "saving", "charged", "pays from", "run"):
         shown.add_column(column, overflow="fold", no_wrap=column not in ("task", "run"))
     for row in rows:
-        told = "–" if row["saving"] is None else times(row["saving"]) if row["saving"] else "none"
+        savings = [{"ratio": row[key], "bound": row["saving_bound"]} for key in ("saving", "saving_charged")]
+        told, charged = ("none" if saving["ratio"] == 0 else ratio(saving) for saving in savings)
+        pays = {"tokens": row["break_even_tokens"], "bound": row["break_even_bound"]}
         shown.add_row(
             row["refiner"] or "–",
             flops(row["refiner_parameters"]),
@@ -108,10 +112,8 @@ def table(rows: list[dict[str, Any]]) -> Table:
             row["task"] or "–",
             f"{number(row['baseline_score'])} > {number(row['score'])}",
             told,
-            "–" if row["saving_charged"] is None else times(row["saving_charged"]),
-            break_even({"tokens": row["break_even_tokens"]} if row["pays"] is not None else None).removesuffix(
-                " tokens"
-            ),
+            charged,
+            break_even(pays if row["pays"] is not None else None).removesuffix(" tokens"),
             ("" if row["complete"] else "(partial) ") + Path(row["run"]).name,
         )
     return shown

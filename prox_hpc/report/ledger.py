@@ -15,7 +15,7 @@ from typing import Any
 from prox_hpc.report.collect import Run, Study, checkpoints, load_json
 from prox_hpc.report.matched import Account, Charge
 from prox_hpc.report.usage import Usage, total, used
-from prox_hpc.train.flops import inference_flops
+from prox_hpc.train.flops import Flops, inference_flops, training_flops
 
 REFINING = ("annotation", "base_training", "sft", "doc_pass", "chunk_prefill", "chunk_decode")
 """Rows that refined arms share; in the ledger's order, then those that every arm has for itself."""
@@ -24,14 +24,52 @@ SPREAD = ("doc_pass", "chunk_prefill", "chunk_decode", "filtering", "tokenising"
 """What grows with the corpus, and so can be charged by how much of it is used (`report.prorate`)."""
 
 
+UNKNOWN_SIZE = "the size that is charged for was not recorded; set refiner.parameters"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the FLOPs of a refiner are counted by, as `prox_hpc.train.flops` names it. layers 0: its shape is unknown.
+
+    context: in tokens, over which the attention of training is counted.
+    """
+
+    parameters: int
+    layers: int = 0
+    hidden: int = 0
+    context: int = 0
+    head: int = 0
+    tied: bool = False
+
+    @staticmethod
+    def counted(recorded: Mapping[str, int]) -> "Model":
+        """From the counts of `Parameters` with layers, hidden and context beside them."""
+        size, shape = recorded["minus_one_embedding"], {key: recorded[key] for key in ("layers", "hidden", "context")}
+        return Model(size, **shape, head=recorded["total"] - size, tied=recorded["non_embedding"] == size)
+
+    def training(self, tokens: float) -> tuple[float, float | None]:
+        """FLOPs by the rule, and exact ones, None when the shape is unknown."""
+        shape = {"layers": self.layers, "hidden": self.hidden, "context": self.context}
+        return self._told(training_flops(self.parameters, tokens, **shape, head=self.head, tied=self.tied))
+
+    def inference(self, prefill: float, decode: float, requests: float) -> tuple[float, float | None]:
+        """As `training`, of reading and writing so many tokens over all requests."""
+        shape = {"layers": self.layers, "hidden": self.hidden, "head": self.head}
+        return self._told(inference_flops(self.parameters, prefill, decode, requests=requests, **shape, tied=self.tied))
+
+    def _told(self, flops: Flops) -> tuple[float, float | None]:
+        return flops.kaplan, flops.exact if self.layers else None
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the ledger.
 
     row: of `ROWS`. stage: what exactly. flops: Kaplan; exact: with attention and LM head, None when the shape is
     unknown. flops None: missing, or what the count needs was not recorded (`note` says which). unmeasured: it cost
-    something that nobody measured, so it is charged as nothing and said to be missing. arm: whose cost it is; None for
-    what refined arms share. runs: how many training runs the figures are the sum of. charged: switched in.
+    something that nobody measured, so it is charged as nothing and said to be missing. elsewhere: made by no step, so
+    that nobody measured its hours, whatever is known of its FLOPs. arm: whose cost it is; None for what refined arms
+    share. runs: how many training runs the figures are the sum of. charged: switched in.
     """
 
     row: str
@@ -47,6 +85,7 @@ class Row:
     kwh: float | None = None
     hours_from: str = ""
     unmeasured: bool = False
+    elsewhere: bool = False
     charged: bool = False
     note: str = ""
 
@@ -61,9 +100,8 @@ class Row:
         """With the hours of the step that did it."""
         if usage is None:
             return self
-        return replace(
-            self, gpu_hours=usage.gpu_hours, cpu_hours=usage.cpu_hours, kwh=usage.kwh, hours_from=usage.source
-        )
+        timed = replace(self, gpu_hours=usage.gpu_hours, cpu_hours=usage.cpu_hours, kwh=usage.kwh)
+        return replace(timed, hours_from=usage.source, elsewhere=False)
 
 
 Amount = Callable[[Row], float | None]
@@ -88,12 +126,16 @@ class Ledger:
         object.__setattr__(self, "hours", "gpu" if gpu else "cpu")
 
     def amount(self, unit: str) -> Amount:
-        """How much of a unit (`flops`, `exact_flops`, `hours`) a row has; None when that is not known."""
+        """How much of a unit (`flops`, `exact_flops`, `hours`) a row has; None when that is not known.
+
+        Hours spent elsewhere count as none, and the report names them (`charges`).
+        """
         if unit == "flops":
             return lambda row: row.flops
         if unit == "exact_flops":
             return lambda row: row.exact if row.flops else row.flops
-        return lambda row: row.gpu_hours if self.hours == "gpu" else row.cpu_hours
+        key = f"{self.hours}_hours"
+        return lambda row: 0.0 if row.elsewhere else getattr(row, key)
 
     def pretraining(self, arm: str) -> Row | None:
         return next((row for row in self.rows if row.row == "pretraining" and row.arm == arm and row.flops), None)
@@ -242,30 +284,35 @@ def training_row(row: str, stage: str, runs: list[dict[str, Any]], planned: int,
 def refiner_rows(study: Study) -> list[tuple[Row, tuple[str, ...]]]:
     """Labels, base and SFT of the refiner, each with the roles of the steps that made it here."""
     settings = study.settings
-    sizes = [model["parameters"] for stage in ("doc", "chunk") if (model := refiner_model(study, stage))]
-    size = max(sizes, default=None)  # doc and chunk refiner are made from one base
+    models = [model for stage in ("doc", "chunk") if (model := refiner_model(study, stage))]
+    model = max(models, key=lambda model: model.parameters, default=None)  # both are made from one base
     made = study.config["refiner"]["train"]
 
-    def given(row: str, stage: str, key: str, flops: float | None, tokens: float | None, here: str) -> Row:
-        if flops is not None:
-            return Row(row, stage, flops, tokens=tokens, parameters=size, note=f"as report.{key} says")
-        if made:
+    def given(row: str, stage: str, key: str, here: str) -> Row:
+        figure = getattr(settings, key)
+        if figure is None and made:
             return Row(row, stage, 0.0, gpu_hours=0.0, cpu_hours=0.0, note=here)
-        return Row(row, stage, None, unmeasured=True, note=f"made elsewhere; report.{key} would fill it in")
+        if figure is None:
+            note = f"made elsewhere; report.{key} would fill it in"
+            return Row(row, stage, None, unmeasured=True, elsewhere=True, note=note)
+        told = f"as report.{key} says"
+        if key == "annotation_flops":
+            return Row(row, stage, figure, exact=figure, elsewhere=True, note=told)
+        if model is None:
+            return Row(row, stage, None, tokens=figure, elsewhere=True, note=UNKNOWN_SIZE)
+        flops, exact = model.training(figure)
+        size = model.parameters
+        return Row(row, stage, flops, exact=exact, tokens=figure, parameters=size, elsewhere=True, note=told)
 
-    def six(tokens: float | None) -> float | None:
-        return 6.0 * size * tokens if size and tokens is not None else None
-
-    labels, base, tuned = settings.annotation_flops, settings.base_tokens, settings.sft_tokens
     if made:
         about = training(study, "adapt")
         sft = training_row("sft", "SFT of the refiner", [about] if about else [], 1, None)
     else:
-        sft = given("sft", "SFT of the refiner", "sft_tokens", six(tuned), tuned, "")
+        sft = given("sft", "SFT of the refiner", "sft_tokens", "")
     from_gold, from_scratch = "gold labels: there is no annotator", "from scratch: there is no base model"
     return [
-        (given("annotation", "seed annotation", "annotation_flops", labels, None, from_gold), ("labels",)),
-        (given("base_training", "base of the refiner", "base_tokens", six(base), base, from_scratch), ()),
+        (given("annotation", "seed annotation", "annotation_flops", from_gold), ("labels",)),
+        (given("base_training", "base of the refiner", "base_tokens", from_scratch), ()),
         (sft, ("adapt",)),
     ]
 
@@ -325,14 +372,13 @@ def pass_row(study: Study, row: str, name: str, stage: str, prefill: float, deco
     """The reading of `prefill` tokens, or, with `decode`, the writing alone: what both cost less the reading."""
     model, count = refiner_model(study, stage), decode or prefill
     if model is None:
-        return Row(row, name, None, tokens=count, note="the refiner's size is unknown; set refiner.parameters")
-    reading = inference_flops(prefill=prefill, requests=requests, **model)
-    kaplan, exact = reading.kaplan, reading.exact
+        return Row(row, name, None, tokens=count, note=UNKNOWN_SIZE)
+    flops, exact = model.inference(prefill, 0, requests)
     if decode:
-        both = inference_flops(prefill=prefill, decode=decode, requests=requests, **model)
-        kaplan, exact = both.kaplan - kaplan, both.exact - exact
-    known = "layers" in model
-    return Row(row, name, kaplan, exact=exact if known else None, tokens=count, parameters=model["parameters"])
+        both, both_exact = model.inference(prefill, decode, requests)
+        flops = both - flops
+        exact = both_exact - exact if both_exact is not None and exact is not None else None
+    return Row(row, name, flops, exact=exact, tokens=count, parameters=model.parameters)
 
 
 def _computed(row: Row, tokens: float) -> Row:
@@ -353,39 +399,40 @@ def _sharing(rows: list[Row], usage: Usage | None) -> list[Row]:
     return [replace(row, hours_from=f"{row.hours_from}, by FLOPs") for row in shared] if len(rows) > 1 else shared
 
 
-def refiner_model(study: Study, stage: str) -> dict[str, Any] | None:
-    """Arguments of `inference_flops` for the model of a stage: its size, and its shape when it was made here."""
-    made = training(study, "adapt")
+def refiner_model(study: Study, stage: str) -> Model | None:
+    """The model of a stage, with its shape where it was made here or has recorded it; None when its size is unknown.
+
+    Artifacts of an older prox_hpc recorded `non_embedding` and `total` alone: whether these are one matrix apart (then
+    the size is `non_embedding`) or two (then it is their mean) cannot be told from them.
+    """
+    made, given = training(study, "adapt"), study.config["refiner"].get("parameters")
     if made:
         shape = study.config["refiner"]["shape"]
-        return {
-            "parameters": made["parameters"]["minus_one_embedding"],
-            "layers": shape["num_hidden_layers"],
-            "hidden": shape["hidden_size"],
-            "head": shape["vocab_size"] * shape["hidden_size"],
-            "tied": shape["tie_word_embeddings"],
-        }
+        names = {"layers": "num_hidden_layers", "hidden": "hidden_size", "context": "max_position_embeddings"}
+        return Model.counted(made["parameters"] | {key: shape[name] for key, name in names.items()})
     recorded = study.summary("refine").get("parameters", {}).get(stage) or {}
-    size = (
-        study.config["refiner"].get("parameters")
-        or recorded.get("minus_one_embedding")
-        or recorded.get("non_embedding")
-    )
-    return {"parameters": size} if size else None
+    size = recorded.get("minus_one_embedding")
+    if size and given in (None, size):
+        return Model.counted(recorded)
+    return Model(given) if given else None
 
 
 def evaluation_row(study: Study, runs: list[Run]) -> Row:
-    """2 N per token sent through an arm's trainees while scoring them."""
-    flops, tokens, scored = 0.0, 0, 0
+    """2 N per token sent through an arm's trainees while scoring them; exactly, the forward pass of their training.
+
+    That has the LM head at every token, as scoring has, and attention over a whole context, which texts seldom fill.
+    """
+    flops, exact, tokens, scored = 0.0, 0.0, 0, 0
     for run in runs:
         about = training(study, f"pretrain/{run.arm}/seed{run.seed}")
         if not run.evaluate or not about:
             continue
         count = sum(entry["forward_tokens"] for entry in checkpoints(run))
         flops += 2 * about["parameters"]["minus_one_embedding"] * count
+        exact += about["exact_flops"] / (3 * about["tokens"]) * count
         tokens, scored = tokens + count, scored + 1
-    row = Row("evaluation", "evaluation", flops if scored else None, tokens=tokens or None, runs=max(1, scored))
-    return replace(row, arm=runs[0].arm if runs else None, note=f"{scored} of {len(runs)} runs")
+    row = Row("evaluation", "evaluation", None, arm=runs[0].arm if runs else None, note=f"{scored} of {len(runs)} runs")
+    return replace(row, flops=flops, exact=exact, tokens=tokens, runs=scored) if scored else row
 
 
 def _evaluation(run: Run) -> str:

@@ -6,19 +6,21 @@ from typing import Any
 
 from prox_hpc.report.breakeven import break_even
 from prox_hpc.report.collect import Study
-from prox_hpc.report.ledger import REFINING, ROWS, Ledger, arm_charge, charged_to
+from prox_hpc.report.ledger import REFINING, ROWS, Ledger, Row, arm_charge, charged_to
+from prox_hpc.report.matched import AT_LEAST, AT_MOST
 
 SIZES = (0.5, 1.0, 2.0, 5.0)
 """Refiner sizes the break-even is told for, as multiples of the study's own; the paper's are 1, 2.3 and 5.3 apart."""
 
 
 def charges(study: Study, ledger: Ledger) -> dict[str, Any]:
-    """What is charged: {rows: switch by row, prorate, unmeasured, whole_passes, arms: [...]}.
+    """What is charged: {rows: switch by row, prorate, unmeasured, unmeasured_hours, other_kind, whole_passes, arms}.
 
-    unmeasured: stages charged that nobody measured. whole_passes: refined arms charged with all of the passes because
-    nobody counted what they need of them. Per arm the rows it is charged with, the shares it needs of the passes,
-    `parts`: FLOPs by row, and the sums for one whole training run in FLOPs, exact FLOPs and hours; null where one of
-    them is not known.
+    unmeasured: stages charged that nobody measured. unmeasured_hours: those whose hours nobody did. other_kind: stages
+    of refining that ran on GPUs where training did on CPUs, or the reverse. whole_passes: refined arms charged with all
+    of the passes because nobody counted what they need of them. Per arm the rows it is charged with, the shares it
+    needs of the passes, `parts`: FLOPs by row, and the sums for one whole training run in FLOPs, exact FLOPs and hours;
+    null where one of them is not known.
     """
     settings = study.settings
     arms = []
@@ -32,11 +34,19 @@ def charges(study: Study, ledger: Ledger) -> dict[str, Any]:
         "rows": asdict(settings.charge),
         "prorate": settings.prorate,
         "unmeasured": [row.stage for row in ledger.rows if row.charged and row.unmeasured],
+        "unmeasured_hours": [row.stage for row in ledger.rows if row.charged and row.elsewhere],
+        "other_kind": [row.stage for row in ledger.rows if row.charged and _unlike(row, ledger)],
         "whole_passes": [
             name for name, arm in study.config["arm"].items() if arm["kind"] == "refined" and not ledger.shares[name]
         ],
         "arms": arms,
     }
+
+
+def _unlike(row: Row, ledger: Ledger) -> bool:
+    """Whether a row of refining held GPUs and training did not, or the reverse."""
+    unlike = row.gpu_hours if ledger.hours == "cpu" else not row.gpu_hours and row.cpu_hours
+    return row.row in REFINING and bool(unlike)
 
 
 def _of_a_run(study: Study, ledger: Ledger, arm: str, unit: str, rows: list[str]) -> float | None:
@@ -64,8 +74,9 @@ def refining_flops(study: Study, ledger: Ledger, arm: str | None) -> float | Non
 def break_evens(study: Study, ledger: Ledger, metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Per metric, arm and unit (FLOPs, hours) when what the arm cost is paid back, where all of it is known.
 
-    {arm, task, unit, cost, per_token, saving, tokens, tokens_low, tokens_high, passes, runs, sizes}, see
-    `prox_hpc.report.breakeven`; null tokens: never. tokens_low and tokens_high are those of the saving's interval.
+    {arm, task, unit, cost, per_token, saving, bound, tokens, tokens_low, tokens_high, passes, runs, sizes}, see
+    `prox_hpc.report.breakeven`; null tokens: never. bound: "at most", "at least" or "unknown" of the tokens where the
+    saving itself is no more than a bound, else "". tokens_low and tokens_high are those of the saving's interval.
     sizes: the same with a refiner of other parameters, if its programs were as good.
     """
     found = []
@@ -75,7 +86,7 @@ def break_evens(study: Study, ledger: Ledger, metrics: list[dict[str, Any]]) -> 
                 told, cost = matched["to_baseline"]["units"].get(unit), matched["cost"].get(unit)
                 row = ledger.pretraining(arm)
                 amount = ledger.amount(unit)(row) if row else None
-                if told and told["saving"]["ratio"] and cost is not None and row and row.tokens and amount:
+                if told and told["saving"]["ratio"] is not None and cost is not None and row and row.tokens and amount:
                     pays = _pays(study, arm, told, cost, amount / row.tokens, matched["interval"])
                     sizes = _sizes(study, ledger, arm, pays) if unit == "flops" else []
                     found.append({"arm": arm, "task": metric["task"], "unit": unit, **pays, "sizes": sizes})
@@ -86,7 +97,8 @@ def _pays(
     study: Study, arm: str, told: dict[str, Any], cost: float, per_token: float, interval: bool
 ) -> dict[str, Any]:
     saving = told["saving"]
-    pool, to_score = study.summary(f"tokens/{arm}").get("tokens"), told["arm"] / per_token
+    pool = study.summary(f"tokens/{arm}").get("tokens")
+    to_score = None if told["arm"] is None else told["arm"] / per_token
     point = break_even(cost, per_token, saving["ratio"], pool, to_score)
     # a null end of the interval is infinite, and the larger the saving the fewer tokens it takes
     most, least = (
@@ -96,6 +108,7 @@ def _pays(
         "cost": cost,
         "per_token": per_token,
         "saving": saving["ratio"],
+        "bound": {AT_LEAST: AT_MOST, AT_MOST: AT_LEAST}.get(saving["bound"], saving["bound"]),
         "pool": pool,
         "tokens": _finite(point.tokens),
         "tokens_low": _finite(least) if interval else None,

@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from prox_hpc.report.headline import TOLD, count, ends, flops, number, percent, short, times
+from prox_hpc.report.headline import SIGNS, TOLD, count, early, ends, flops, number, percent, ratio, short
 
 VERDICT_STYLE = {"saving": "bold green", "offset": "bold yellow", "negative": "bold red", "none": "bold red"}
 SHOWN_MISSING = 8
@@ -90,10 +90,12 @@ def saving_table(report: dict[str, Any]) -> Table:
             table.add_row(
                 arm,
                 metric["task"],
-                flops(reading["arm_flops"]) if reached else "not reached",
-                times(reading["saving"]["ratio"]) if reached else "–",
+                ("≤ " if early(reading["arm_outcome"]) else "") + flops(reading["arm_flops"])
+                if reached
+                else "not reached",
+                ratio(reading["saving"]),
                 ends(reading["saving"]) if reached else "",
-                times(charged["ratio"]) if reached and charged else "–",
+                ratio(charged),
             )
     return table
 
@@ -113,21 +115,21 @@ def pays_table(report: dict[str, Any]) -> Table:
     for arm, matched in metric["matched"].items():
         told = matched["to_baseline"]["units"].get("hours")
         savings = [told[key] if told else None for key in ("saving", "saving_with_cost")]
-        cells = [times(saving["ratio"]) if saving and saving["ratio"] else "–" for saving in savings]
         row = pays.get(arm, {})
-        table.add_row(
-            arm, *cells, break_even(pays.get(arm)), number(row.get("passes") if row.get("tokens") else None, 1)
-        )
+        passes = number(row.get("passes") if row.get("tokens") else None, 1)
+        table.add_row(arm, *map(ratio, savings), break_even(pays.get(arm)), passes)
     return table
 
 
 def break_even(row: dict[str, Any] | None) -> str:
-    """'1.30B tokens' of the arm; 'never' where it saves nothing, 'at once' where it cost nothing."""
-    if row is None:
+    """'1.30B tokens' of the arm, '≤' where that is a bound; 'never' where it saves nothing, 'at once' where it cost
+    nothing.
+    """
+    if row is None or row["bound"] not in SIGNS:
         return "–"
     if not row["tokens"]:
         return "never" if row["tokens"] is None else "at once"
-    return f"{short(row['tokens'])} tokens"
+    return f"{SIGNS[row['bound']]}{short(row['tokens'])} tokens"
 
 
 def _refining(report: dict[str, Any]) -> Iterator[RenderableType]:

@@ -8,13 +8,14 @@ file) times what the configuration gave it. Which of the two it was is said with
 import re
 import subprocess
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prox_hpc.config import Cluster, Resources
 from prox_hpc.report.collect import Study
 
 FIELDS = ("JobID", "ElapsedRaw", "AllocTRES", "ConsumedEnergyRaw", "JobName")  # JobName last: it may hold anything
+LINE = re.compile(r"([^|]+)\|(\d*)\|([^|]*)\|([^|]*)\|(.*)")  # of FIELDS
 UNKNOWN = 2**62  # Slurm writes what it does not know as numbers just below 2**64
 SLURM, CLOCK = "sacct", "wall clock"
 TIMEOUT_S = 120
@@ -60,37 +61,34 @@ class Allocation:
     joules: float | None = None
 
 
-def parse_sacct(text: str) -> list[Allocation]:
-    """Allocations in `sacct -D -n -P -o FIELDS`; without -X, since on some sites only a job's steps have its energy."""
-    jobs: list[dict[str, Any]] = []
-    for line in text.splitlines():
-        identity, seconds, tres, joules, name = line.split("|", len(FIELDS) - 1)
-        energy = _joules(joules) or _joules(_resources(tres).get("energy", ""))
-        if "." in identity:  # a step of the job above it
-            if jobs and energy:
-                jobs[-1]["steps"] += energy
+def parse_sacct(text: str) -> tuple[list[Allocation], int]:
+    """Allocations in `sacct -D -n -P -o FIELDS`, and how many lines were not of that form.
+
+    Without -X, since on some sites only a job's steps have its energy. Steps run at the same time (`batch` around the
+    numbered ones) and each reads the counters of its nodes, so a job's energy is that of the step which has most.
+    """
+    jobs: list[Allocation] = []
+    odd = 0
+    for line in filter(str.strip, text.splitlines()):
+        found = LINE.fullmatch(line)
+        if found is None:
+            odd += 1
             continue
+        identity, seconds, tres, joules, name = found.groups()
         given = _resources(tres)
-        jobs.append(
-            {
-                "job": re.split(r"[_+]", identity)[0],
-                "name": name,
-                "seconds": float(seconds or 0),
-                "gpus": _gpus(given),
-                "cpus": int(given.get("cpu", 0)),
-                "energy": energy,
-                "steps": 0.0,
-            }
-        )
-    return [
-        Allocation(j["job"], j["name"], j["seconds"], j["gpus"], j["cpus"], j["energy"] or j["steps"] or None)
-        for j in jobs
-    ]
+        energy = _joules(joules) or _joules(given.get("energy", ""))
+        if "." not in identity:
+            job = re.split(r"[_+]", identity)[0]
+            jobs.append(Allocation(job, name, float(seconds or 0), _gpus(given), int(given.get("cpu", 0)), energy))
+        elif jobs and energy:  # a step of the job above it
+            jobs[-1] = replace(jobs[-1], joules=max(energy, jobs[-1].joules or 0.0))
+    return jobs, odd
 
 
 def _resources(tres: str) -> dict[str, str]:
-    """`cpu=2,gres/gpu=1,gres/gpu:a100=1,mem=4G` as a dict."""
-    return dict(item.split("=", 1) for item in tres.split(",") if "=" in item)
+    """`cpu=2,gres/gpu=1,gres/gpu:a100=1,energy=9` as a dict, without what is no whole number (mem=4G)."""
+    pairs = (item.partition("=") for item in tres.split(","))
+    return {name: amount for name, _, amount in pairs if amount.isdecimal()}
 
 
 def _gpus(given: dict[str, str]) -> int:
@@ -119,15 +117,18 @@ def of_allocations(allocations: Iterable[Allocation]) -> Usage:
 
 def of_statuses(statuses: Iterable[dict[str, Any]], ask: Resources, device: str) -> Usage | None:
     """By the wall clock; None when no task has begun. On a GPU that nothing asked for, each rank held one."""
-    seconds = 0.0
-    begun = False
-    for status in statuses:
-        begun = True
-        seconds += status.get("seconds", status.get("updated", 0.0) - status.get("started", status.get("updated", 0.0)))
-    if not begun:
+    ran = [seconds(status) for status in statuses]
+    if not ran:
         return None
+    hours = sum(ran) / 3600
     gpus = ask.nodes * ask.gpus or (ask.nodes * ask.processes if device == "cuda" else 0)
-    return Usage(gpus * seconds / 3600, ask.nodes * ask.processes * ask.cpus * seconds / 3600, None, CLOCK)
+    return Usage(gpus * hours, ask.nodes * ask.processes * ask.cpus * hours, None, CLOCK)
+
+
+def seconds(status: dict[str, Any]) -> float:
+    """How long the newest attempt of a task ran, or has been running."""
+    ended = status.get("updated", 0.0)
+    return float(status.get("seconds", ended - status.get("started", ended)))
 
 
 def ask_sacct(jobs: Iterable[str]) -> tuple[list[Allocation], str]:
@@ -144,8 +145,9 @@ def ask_sacct(jobs: Iterable[str]) -> tuple[list[Allocation], str]:
         return [], f"sacct did not answer in {TIMEOUT_S} s"
     if answer.returncode:
         return [], f"sacct failed: {(answer.stderr.strip().splitlines() or ['without a word'])[0]}"
-    found = parse_sacct(answer.stdout)
-    return found, "" if found else "sacct knows none of its jobs"
+    found, odd = parse_sacct(answer.stdout)
+    unread = f"{odd} lines of sacct could not be read" if odd else ""
+    return found, unread or ("" if found else "sacct knows none of its jobs")
 
 
 def belonging(allocations: Iterable[Allocation], jobs: set[str], name: str) -> list[Allocation]:
@@ -162,10 +164,16 @@ def used(study: Study) -> tuple[dict[str, Usage | None], str]:
     allocations, why = ask_sacct(job for found in jobs.values() for job in found)
     cluster = Cluster(resources={kind: Resources(**given) for kind, given in study.resources.items()})
     usages: dict[str, Usage | None] = {}
+    lacking = []
     for address, step in study.steps.items():
         own = belonging(allocations, jobs[address], f"{step['kind']}:{step['name']}")
-        if any(row.seconds for row in own):
+        held, statuses = [row for row in own if row.seconds], list(study.statuses(address))
+        # a job is held for longer than its task runs; sacct counts whole seconds
+        whole = sum(row.seconds + 1 for row in held) >= sum(seconds(status) for status in statuses)
+        if held and whole:
             usages[address] = of_allocations(own)
-        else:
-            usages[address] = of_statuses(study.statuses(address), cluster.ask(step["kind"]), study.device(address))
-    return usages, why
+            continue
+        usages[address] = of_statuses(statuses, cluster.ask(step["kind"]), study.device(address))
+        lacking += [f"{step['kind']}:{step['name']}"] if held else []
+    gone = f"sacct has no records of some tasks of {', '.join(lacking)}" if lacking else ""
+    return usages, "; ".join(filter(None, (why, gone)))

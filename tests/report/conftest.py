@@ -28,6 +28,8 @@ from prox_hpc.task import Step, Task
 
 SHIFT = {"raw": 0.0, "gopher": 0.3, "prox_c": 0.4, "prox_dc": 1.0, "gold": 1.6}
 PARAMETERS = {"total": 1_320_000, "non_embedding": 800_000, "minus_one_embedding": 1_060_000}
+MODEL = PARAMETERS | {"layers": 4, "hidden": 128, "context": 256}
+"""As `prox_hpc.refine.tokens.counted` records a refiner."""
 STEPS, STEP_TOKENS = (12, 24, 36, 48), 8192
 ITEMS, TEXTS = 400, 60
 DOCUMENTS = 2000
@@ -162,7 +164,7 @@ def refined(task: Task, arm: str) -> dict[str, Any]:
         "reasons": {"doc_program": 880, "too_few_words": 12},
         "failures": {"not UTF-8": 3},
         "tokens": {"doc_prefill": 650_000, "doc_decode": 0, "chunk_prefill": 420_000, "chunk_decode": 21_000},
-        "parameters": {"doc": PARAMETERS, "chunk": PARAMETERS},
+        "parameters": {"doc": MODEL, "chunk": MODEL},
         "server_version": "0.5.23",
     }
 

@@ -25,7 +25,9 @@ def test_the_papers_small_refiner_pays_within_one_run_of_the_large_trainee() -> 
 def test_it_never_pays_without_a_saving_and_at_once_without_a_cost() -> None:
     assert break_even(1e9, 6.0, 1.0).tokens == math.inf
     assert break_even(1e9, 6.0, 0.5).tokens == math.inf
-    assert break_even(0.0, 6.0, 0.5).tokens == 0
+    assert break_even(0.0, 6.0, 0.5).tokens == math.inf, "it costs nothing and saves nothing"
+    assert break_even(0.0, 6.0, 1.0).tokens == math.inf
+    assert break_even(0.0, 6.0, 1.5).tokens == 0
     assert break_even(-5.0, 6.0, 2.0).tokens == 0
     assert break_even(1e9, 6.0, math.inf).tokens == 0
     assert break_even(1e9, 6.0, 2.0).passes is None

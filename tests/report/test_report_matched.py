@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from prox_hpc.report.headline import COVERED
 from prox_hpc.report.matched import FIRST, NOT_REACHED, REACHED, Account, Charge, Curve, compare, isotonic, reach
 
 FLOPS = np.array([1e9, 2e9, 4e9, 8e9])
@@ -54,7 +55,7 @@ def test_an_arm_compared_with_itself_saves_nothing_even_when_it_is_noisy() -> No
 def test_a_worse_arm_never_gets_there_and_says_so() -> None:
     found = compare(Curve.of_scores(FLOPS, [loglinear(0.3)] * 2), Curve.of_scores(FLOPS, [loglinear(0.1)] * 2), True)
     assert found["to_baseline"]["arm_outcome"] == NOT_REACHED
-    assert found["to_baseline"]["saving"] == {"ratio": 0.0, "low": 0.0, "high": 0.0, "reached": 0.0}
+    assert found["to_baseline"]["saving"] == {"ratio": 0.0, "bound": "", "low": 0.0, "high": 0.0, "reached": 0.0}
     assert found["to_arm"]["saving"]["ratio"] == pytest.approx(1 / 4)
     json.dumps(found, allow_nan=False)
 
@@ -94,6 +95,20 @@ def test_the_interval_has_its_nominal_coverage() -> None:
         saving = compare(raw, refined, True, replicates=200)["to_baseline"]["saving"]
         missed += not saving["low"] <= 2 <= upper(saving)
     assert missed < 10
+
+
+@pytest.mark.parametrize("seeds", [(1, 2), (2, 2), (3, 3), (4, 4)])
+def test_the_interval_covers_as_little_as_the_headline_says_when_seeds_differ(seeds: tuple[int, int]) -> None:
+    """120 studies whose true saving is 2, the seeds a fifth of a doubling apart in level (standard deviation)."""
+    flops, covered = 1e9 * 2.0 ** np.arange(6), 0
+    for study in range(120):
+        random = np.random.default_rng(study)
+        levels = [level + random.normal(0, 0.02, (n, 1)) for level, n in zip((0.2, 0.3), seeds, strict=True)]
+        raw, arm = (Curve.of_scores(flops, level + 0.1 * np.log2(flops / 1e9)) for level in levels)
+        saving = compare(raw, arm, True, replicates=150)["to_baseline"]["saving"]
+        covered += saving["low"] <= 2 <= upper(saving)
+    told = COVERED[min(seeds)] / 100
+    assert told - 0.1 < covered / 120 < told + 0.1
 
 
 def test_items_are_weighted_by_their_bytes() -> None:
@@ -149,3 +164,50 @@ def test_the_average_of_tasks_counts_each_task_once_however_many_items_it_has() 
     assert nested.scores() == pytest.approx(0.75 * few.scores() + 0.25 * many.scores())
     with pytest.raises(ValueError, match="same checkpoints"):
         Curve.average([few, Curve.of_scores(FLOPS, [loglinear(0.2)])])
+
+
+def test_a_mean_of_tasks_resamples_each_task_by_itself() -> None:
+    """A task of few items keeps its weight in every replicate, and one without item results stays as it is."""
+    few, bare = items(loglinear(0.2), 20, 1), Curve.of_scores(FLOPS, [loglinear(0.5)] * 3)
+    uneven = Curve(FLOPS, few.numerator, np.linspace(1, 9, 20))
+    mean = Curve.average([Curve.average([few, bare]), uneven])
+    assert (mean.tasks, mean.items) == ((20, 1, 20), 40)
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        drawn = mean.draw(random)
+        assert drawn[20] == 1
+        shares = [mean.denominator[part] @ drawn[part] for part in (slice(20), slice(20, 21), slice(21, None))]
+        assert shares == pytest.approx([0.5, 0.5, 1])
+    found = compare(mean, mean, True, replicates=10)
+    assert (found["items_count"], found["interval"]) == (40, True)
+    with pytest.raises(ValueError, match="same items"):
+        compare(Curve(FLOPS, few.numerator, few.denominator, (10, 10)), few, True)
+    alone = Curve.of_scores(FLOPS, [loglinear(0.5)])
+    two = Curve.average([alone, alone])
+    found = compare(two, two, True, replicates=10)
+    assert (found["items_count"], found["interval"]) == (None, False), "nothing to resample"
+
+
+def test_a_score_had_from_the_first_checkpoint_bounds_the_saving() -> None:
+    raw, ahead = [loglinear(0.2)] * 2, [loglinear(0.6)] * 2
+    costs = {"flops": Account(charges=(Charge(), Charge(fixed=2e9)))}
+    found = compare(Curve.of_scores(FLOPS, raw), Curve.of_scores(FLOPS, ahead), True, costs, replicates=20)
+    told = found["to_baseline"]
+    assert (told["arm_outcome"], told["saving"]["bound"]) == (FIRST, "at least")
+    assert (told["saving"]["ratio"], told["saving"]["low"]) == (pytest.approx(8), pytest.approx(8))
+    assert told["saving"]["high"] is None
+    charged = told["saving_with_cost"]
+    assert (charged["bound"], charged["ratio"]) == ("at least", pytest.approx(8 / 3))
+    assert (charged["low"], charged["high"]) == (pytest.approx(8 / 3), pytest.approx(4)), "training for nothing"
+    back = compare(Curve.of_scores(FLOPS, ahead), Curve.of_scores(FLOPS, raw), True, replicates=20)["to_arm"]
+    assert (back["saving"]["bound"], back["saving"]["low"]) == ("at most", 0)
+    assert back["saving"]["high"] == pytest.approx(1 / 8)
+    flat = Curve.of_scores(FLOPS, [np.full(4, 0.5)] * 2)
+    assert compare(flat, flat, True, replicates=20)["to_baseline"]["saving"]["bound"] == "unknown"
+
+
+def test_checkpoints_without_a_finite_score_are_left_out() -> None:
+    curve = Curve.of_scores(FLOPS, [[9.0, math.inf, 8.0, 7.0], [9.0, 8.0, 8.0, math.nan]]).finite()
+    assert curve is not None
+    assert curve.flops.tolist() == [1e9, 4e9]
+    assert Curve.of_scores(FLOPS, [[math.inf] * 4]).finite() is None

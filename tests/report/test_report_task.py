@@ -3,20 +3,24 @@
 import copy
 import csv
 import json
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from prox_hpc.publish import replace_json
+from prox_hpc.report.compare import row_of
 from prox_hpc.report.headline import headline, short
 from prox_hpc.report.ledger import ROWS
 from prox_hpc.report.matched import FIRST
 from prox_hpc.report.summary import summary_text
+from tests.report.conftest import MODEL
 
 Report = tuple[Path, dict[str, Any]]
 
@@ -208,19 +212,89 @@ def test_rows_are_switched_in_and_out_and_the_report_says_which(fabricate: Any, 
     assert "charged: doc_pass, chunk_prefill, filtering" in printed(report)
 
 
-def test_what_nobody_measured_is_filled_in_by_settings(fabricate: Any, make_report: Any) -> None:
-    model = (
-        "refiner.train=false",
-        "refiner.doc_model=org/doc",
-        "refiner.chunk_model=org/chunk",
-        "trainee.tokenizer=org/t",
-    )
-    overrides = (*model, "arm=[raw,prox_dc]", "refiner.parameters=1000000")
-    _, report = make_report(fabricate(overrides=overrides))
+GIVEN = (
+    "refiner.train=false",
+    "refiner.doc_model=org/doc",
+    "refiner.chunk_model=org/chunk",
+    "trainee.tokenizer=org/t",
+    "arm=[raw,prox_dc]",
+)
+"""A study whose refiner was made elsewhere."""
+
+
+def test_what_nobody_measured_is_named_where_the_cost_is_told(fabricate: Any, make_report: Any) -> None:
+    _, report = make_report(fabricate(overrides=(*GIVEN, "refiner.parameters=1000000")))
     passes = 2 * 1_000_000 * (650_000 + 420_000 + 21_000)
     assert report["refining_flops"] == pytest.approx(passes)
-    assert report["charge"]["unmeasured"] == ["SFT of the refiner"]
+    assert report["charge"]["unmeasured"] == report["charge"]["unmeasured_hours"] == ["SFT of the refiner"]
     assert "nobody measured it: SFT of the refiner" in printed(report)
+    without = "refining included, without SFT of the refiner, which nobody measured, "
+    assert without in report["headline"]["sentences"][0]
+    assert all(without in told for told in report["headline"]["sentences"] if "refining included" in told)
+    assert all(row["exact_flops"] is None for row in report["charge"]["arms"] if row["arm"] == "prox_dc"), "no shape"
+
+
+def test_a_given_refiner_is_charged_with_all_but_one_embedding_matrix(fabricate: Any, make_report: Any) -> None:
+    switches = ("report.sft_tokens=3000000", "report.base_tokens=5000000", "report.charge.base_training=true")
+    _, report = make_report(fabricate(overrides=(*GIVEN, *switches, "report.charge.evaluation=true")))
+    size, tokens = 1_060_000, 650_000 + 420_000 + 21_000
+    assert report["refining_flops"] == pytest.approx(6 * size * 8_000_000 + 2 * size * tokens)
+    assert report["refiner_about"]["parameters"] == {"doc": size, "chunk": size}
+    rows = {row["stage"]: row for row in report["ledger"]}
+    exact = 3 * (2 * size + 4 * 4 * 128 * 256) * 3_000_000  # 4 layers, 128 wide, contexts of 256 tokens
+    assert rows["SFT of the refiner"]["exact"] == pytest.approx(exact)
+    assert rows["evaluation"]["exact"] == pytest.approx(rows["evaluation"]["flops"] * 6.9 / 6)
+    told = report["metrics"][0]["matched"]["prox_dc"]
+    assert told["to_baseline"]["units"]["exact_flops"]["saving_with_cost"]["ratio"] > 0
+    charged = next(row for row in report["charge"]["arms"] if row["arm"] == "prox_dc")
+    assert charged["exact_flops"] > 0
+    assert report["charge"]["unmeasured"] == []
+    assert report["charge"]["unmeasured_hours"] == ["base of the refiner", "SFT of the refiner"]
+    passes = sum(row["cpu_hours"] for row in report["ledger"] if row["row"] in ("doc_pass", "chunk_prefill"))
+    assert charged["hours"] > passes > 0, "hours spent elsewhere leave the sum standing"
+    assert told["to_baseline"]["units"]["hours"]["saving_with_cost"]["ratio"] > 0
+    told_hours = next(line for line in report["headline"]["sentences"] if line.startswith("In hours"))
+    assert "refining included, without base of the refiner and SFT of the refiner, which nobody meas" in told_hours
+    assert "nobody measured" not in report["headline"]["sentences"][0]
+
+
+def test_a_refiner_whose_size_is_not_recorded_is_not_guessed_at(fabricate: Any, make_report: Any) -> None:
+    """As an older refine step left it: whether the matrices are tied is not known."""
+    task = fabricate(overrides=GIVEN)
+    manifest = task.input("refine") / "artifact.json"
+    content = json.loads(manifest.read_text())
+    two = {"non_embedding": 800_000, "total": 1_320_000}
+    content["summary"]["parameters"] = {"doc": two, "chunk": two}
+    manifest.write_text(json.dumps(content))
+    _, report = make_report(task)
+    assert report["refining_flops"] is None
+    assert report["headline"]["verdict"] == "unknown"
+    told = "What the refining cost is not known (doc pass, prefill: the size that is charged for was not recorded; set "
+    assert report["headline"]["sentences"][1].startswith(told)
+
+
+def test_fabricated_refiners_record_what_real_ones_do() -> None:
+    from transformers import GPTNeoXConfig, LlamaConfig
+
+    from prox_hpc.refine.tokens import counted
+    from prox_hpc.report.ledger import Model
+
+    shape = {"hidden_size": 1280, "intermediate_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 16}
+    xs = counted(LlamaConfig(**shape, num_key_value_heads=1, vocab_size=32_000, max_position_embeddings=2048))
+    assert set(xs) == set(MODEL)
+    assert xs["minus_one_embedding"] == 313_324_800, "Table 8"
+    assert Model.counted(xs) == Model(313_324_800, 24, 1280, 2048, head=32_000 * 1280)
+    tied = counted(GPTNeoXConfig(**shape, vocab_size=32_000, tie_word_embeddings=True))
+    assert Model.counted(tied).tied
+    assert set(counted(SimpleNamespace(model_type="mamba")).values()) == {None}
+
+
+def test_without_pretraining_in_the_charge_no_saving_with_costs_is_told(fabricate: Any, make_report: Any) -> None:
+    _, report = make_report(fabricate(overrides=("arm=[raw,prox_dc]", "report.charge.pretraining=false")))
+    assert report["headline"]["verdict"] == "unknown"
+    told = " ".join(report["headline"]["sentences"])
+    assert "Pre-training is switched out (report.charge.pretraining)" in told
+    assert "not known" not in told
 
 
 def test_labels_and_base_are_charged_as_given(fabricate: Any, make_report: Any) -> None:
@@ -244,6 +318,10 @@ def test_pro_rata_charges_the_share_that_was_trained(fabricate: Any, make_report
     share = min(1, arm / (run / 1.3))  # the run sees its pool 1.3 times
     assert found["pool"]["saving_with_cost"]["ratio"] == pytest.approx(raw / (arm + sft + passes * share))
     assert [reports[way]["charge"]["prorate"] for way in reports] == ["none", "run", "pool"]
+    first = {way: report["headline"]["sentences"][0] for way, report in reports.items()}
+    assert "refining included, pro rata of the run (report.prorate=run), " in first["run"]
+    assert "refining included, by the share of the pool used (report.prorate=pool), " in first["pool"]
+    assert "prorate" not in first["none"]
     assert len({report["break_even"][0]["tokens"] for report in reports.values()}) == 1, "it is of the whole cost"
 
 
@@ -280,7 +358,7 @@ def test_a_group_is_the_mean_of_its_members_items(fabricate: Any, make_report: A
     assert [metric["task"] for metric in report["metrics"]] == ["both", "world_cloze", "part"], "no mean beside it"
     both, cloze = report["metrics"][:2]
     assert both["curves"]["raw"]["mean"] == pytest.approx([0.75 * score for score in cloze["curves"]["raw"]["mean"]])
-    assert both["matched"]["prox_dc"]["items_count"] == 401, "the cloze items, and the other task as one"
+    assert both["matched"]["prox_dc"]["items_count"] == 400, "the cloze items; the other task has none"
 
 
 def test_a_worse_arm_is_told_plainly(fabricate: Any, make_report: Any) -> None:
@@ -288,6 +366,99 @@ def test_a_worse_arm_is_told_plainly(fabricate: Any, make_report: Any) -> None:
     assert report["headline"]["verdict"] == "none"
     assert "does not reach raw's final world_cloze" in report["headline"]["sentences"][0]
     assert "not reached" in printed(report)
+
+
+def test_a_score_had_from_the_first_checkpoint_is_told_as_a_bound(fabricate: Any, make_report: Any) -> None:
+    folder, report = make_report(fabricate(shift={"prox_dc": 4.0}, overrides=("arm=[raw,prox_dc]",)))
+    found = report["metrics"][0]["matched"]["prox_dc"]["to_baseline"]
+    assert (found["arm_outcome"], found["saving"]["bound"], found["saving"]["high"]) == (FIRST, "at least", None)
+    told = " ".join(report["headline"]["sentences"])
+    assert "with at least 4.0" in told
+    assert re.search(r"In hours: at least 4\.0.× fewer", told)
+    assert "paid back once at most" in told
+    assert re.search(r"refining included, at most 1\.\d+× more FLOPs \(saving ≥ 0\.", told), "it may be fewer"
+    row = next(row for row in report["break_even"] if row["arm"] == "prox_dc")
+    assert (row["bound"], row["tokens_low"]) == ("at most", 0)
+    shown = printed(report)
+    assert re.search(r"≤ [\d.e]+ +≥ 4\.0.×", shown)
+    assert re.search(r"≤ [\d.]+K tokens", shown)
+    assert "≥ 4.0" in (folder / "report.html").read_text()
+    assert row_of(report, folder)["saving_bound"] == "at least"
+
+
+def edit_scores(task: Any, change: Any) -> None:
+    """change(scores by task, step) on every checkpoint of every run."""
+    for path in task.store.glob("artifacts/evaluate/*/scores.json"):
+        scores = json.loads(path.read_text())
+        for entry in scores["checkpoints"]:
+            change(entry["scores"], entry["step"])
+        path.write_text(json.dumps(scores))
+
+
+def test_a_score_that_is_no_finite_number_is_left_out_and_named(fabricate: Any, make_report: Any) -> None:
+    task = fabricate(overrides=("arm=[raw,prox_dc]",))
+    task.config["study"]["evaluation"]["tasks"] = ["world_cloze", "wiki", "never"]
+
+    def change(scores: Any, step: int) -> None:
+        scores["wiki"] = {"word_perplexity": math.inf if step in (12, 48) else 1000 / step}
+        scores["never"] = {"word_perplexity": math.nan}
+
+    edit_scores(task, change)
+    _, report = make_report(task)
+    wiki = next(metric for metric in report["metrics"] if metric["task"] == "wiki")
+    assert len(wiki["curves"]["raw"]["flops"]) == 2
+    assert next(row for row in report["scores"] if row["task"] == "wiki")["mean"] is None, "its last one is infinite"
+    first = {"arm": "raw", "seed": 1, "task": "wiki", "step": 12}
+    assert report["not_finite"][0] == first
+    assert len(report["not_finite"]) == 4 * (2 + 4)
+    told = "Left out, since they are no finite numbers: raw seed 1, wiki at step 12, and 23 more."
+    assert told in report["headline"]["sentences"]
+
+
+def test_a_headline_about_another_task_than_the_chosen_one_says_so(fabricate: Any, make_report: Any) -> None:
+    task = fabricate(overrides=("arm=[raw,prox_dc]",))
+    edit_scores(task, lambda scores, step: scores.pop("world_cloze"))
+    _, report = make_report(task)
+    assert report["headline"]["verdict"] == "unknown"
+    told = report["headline"]["sentences"]
+    assert told[0].startswith("Of world_cloze (evaluation.metric) there are no scores to compare")
+    assert "world_bpb" in told[1]
+
+
+def test_hours_of_another_kind_are_named(fabricate: Any, make_report: Any) -> None:
+    """Trained on GPUs, refined on CPUs."""
+    task = fabricate(overrides=("arm=[raw,prox_dc]",))
+    task.step.runtime["resources"] = {**task.step.runtime["resources"], "pretrain": {"gpus": 1}}
+    _, report = make_report(task)
+    assert report["hours"]["unit"] == "GPU-hours"
+    assert report["charge"]["other_kind"][:2] == ["SFT of the refiner", "doc pass, prefill"]
+    told = next(line for line in report["headline"]["sentences"] if line.startswith("In hours"))
+    assert told.endswith("chunk pass, decode ran on CPUs, whose hours are of another kind.")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "told"),
+    [
+        ([1, 1], "With one seed an arm"),
+        ([1, 2], "One of the two arms has a single seed"),
+        ([3, 2], "With 2 seeds an arm the intervals are too narrow"),
+        ([4, 9], "With 4 seeds an arm the intervals are too narrow"),
+        ([5, 5], None),
+    ],
+)
+def test_with_few_seeds_the_interval_is_said_to_be_too_narrow(whole: Report, seeds: list[int], told: str) -> None:
+    report = copy.deepcopy(whole[1])
+    report["metrics"][0]["matched"]["prox_dc"]["seeds"] = seeds
+    found = [line for line in headline(report)["sentences"] if "seed" in line and "interval" in line]
+    assert [line.startswith(told) for line in found] == ([True] if told else [])
+
+
+def test_an_arm_that_never_gets_there_never_pays(fabricate: Any, make_report: Any) -> None:
+    folder, report = make_report(fabricate(shift={"prox_dc": -0.8}, overrides=("arm=[raw,prox_dc]",)))
+    row = next(row for row in report["break_even"] if row["arm"] == "prox_dc")
+    assert (row["saving"], row["tokens"], row["passes"], row["runs"]) == (0, None, None, None)
+    assert "never" in printed(report)
+    assert ">never<" in (folder / "report.html").read_text()
 
 
 def test_an_arm_that_does_better_than_the_refined_one_is_named(fabricate: Any, make_report: Any) -> None:
