@@ -128,14 +128,11 @@ def identify_model(name: str) -> dict[str, Any] | None:
 def check(config: Config) -> Plan:
     """Everything that can be found wrong before anything is queued; -> the plan. Raises UserError."""
     study = plan(config)
-    backend = config.cluster.backend
-    if backend not in ("local", "slurm"):
-        raise UserError(f"cluster.backend={backend}: unknown; one of local, slurm")
     check_models(config)
     check_training(config, study)
     if config.dry_run:
         return study
-    if backend == "slurm":
+    if config.cluster.backend == "slurm":
         from prox_hpc.cluster.slurm import check_slurm
 
         check_slurm(config.cluster)

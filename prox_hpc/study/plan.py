@@ -10,13 +10,25 @@ A step's configuration holds only what changes its products, so that studies and
 common; how it runs (device, server command, ranks) goes into `runtime`.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from prox_hpc.config import HOW_TRAINING_RUNS, Arm, Checks, Config, Corpus, Evaluation, Refiner, Report, Training
+from prox_hpc.config import (
+    HOW_TRAINING_RUNS,
+    Arm,
+    Checks,
+    Cluster,
+    Config,
+    Corpus,
+    Evaluation,
+    Refiner,
+    Report,
+    Training,
+)
 from prox_hpc.errors import UserError
-from prox_hpc.task import Step
+from prox_hpc.task import REVISION, Step
 
 # Held-out pages and their facts' questions come from their own seed, far from any corpus seed a user would write.
 HELD_OUT_SEED = 1_000_003
@@ -26,6 +38,8 @@ PROFILES = ("v1", "deletion_only", "prox_v1")  # of the program language
 MATCHED = ("random", "classifier")  # kinds of arms that keep as many documents as another one
 
 _CHOICES = {
+    "cluster.backend": ("local", "slurm"),
+    "cluster.device": ("cpu", "cuda"),
     "cluster.assignment": ("leased", "static"),
     "evaluation.keep_checkpoints": ("all", "last", "none"),
     "refiner.layout": ("fused", "shared", "phased"),
@@ -34,13 +48,32 @@ _CHOICES = {
 }
 """Settings that are one of a few words (or null, where the schema allows it)."""
 _LOWEST: dict[str, float] = {
+    "cluster.slots": 1,
+    "cluster.array_parallelism": 1,
     "cluster.successors": 0,
     "cluster.grace_s": 0,
     "cluster.lease_s": 10,  # renewed every quarter of it, over a network filesystem
-    "corpus.allow_failed_blocks": 0,
-    "refiner.seed_corpus.allow_failed_blocks": 0,
+    **{
+        f"{corpus}.{key}": lowest
+        for corpus in ("corpus", "refiner.seed_corpus")
+        for key, lowest in (
+            ("documents", 1),
+            ("blocks", 0),
+            ("tasks", 1),
+            ("limit", 1),
+            ("block_documents", 1),
+            ("allow_failed_blocks", 0),
+        )
+    },
+    "evaluation.documents": 1,
+    "evaluation.items": 1,
     "evaluation.array": 1,
     "evaluation.batch_size": 1,
+    "refiner.max_chunk_tokens": 1,
+    "refiner.max_doc_tokens": 1,
+    "refiner.max_new_tokens": 1,
+    "refiner.parameters": 1,
+    "refiner.lm_weight": 0,
     "refiner.chunk_margin": 0,
     "refiner.pilot_documents": 100,  # there the standard error of the share kept is up to 5 points
     "refiner.max_quarantined": 0,
@@ -229,6 +262,8 @@ def check(config: Config) -> None:
     check_charges(config.report, given=refined and not config.refiner.train)
     if not config.seeds:
         raise UserError("seeds: at least one trainee seed is needed; e.g. seeds=[1,2]")
+    if min(config.seeds) < 0:
+        raise UserError(f"seeds={config.seeds}: must be 0 or more")
     if len(set(config.seeds)) != len(config.seeds):
         raise UserError(f"seeds={config.seeds}: a seed stands twice; the second run would be the first")
 
@@ -294,6 +329,7 @@ def _check_values(config: Config) -> None:
         value = _setting(config, key)
         if value is not None and not value >= lowest:  # so that NaN is refused as well
             raise UserError(f"{key}={value}: must be {lowest:g} or more")
+    _check_resources(config.cluster)
     for key, example in (
         ("corpus.drop_below", 0.3),
         ("refiner.seed_corpus.drop_below", 0.3),
@@ -320,6 +356,18 @@ def _check_values(config: Config) -> None:
             f"cluster.grace_s={cluster.grace_s}: is all of the {ask.time_min} min of a refine task; "
             "lower it or raise cluster.resources.refine.time_min"
         )
+
+
+def _check_resources(cluster: Cluster) -> None:
+    """What each kind of step asks for must be something, and the kind be one that there is."""
+    for kind, ask in cluster.resources.items():
+        if kind not in (known := ("default", *REVISION)):
+            raise UserError(f"cluster.resources.{kind}: no such kind of step; one of {', '.join(known)}")
+        for key, lowest in (("nodes", 1), ("processes", 1), ("cpus", 1), ("time_min", 1), ("gpus", 0)):
+            if getattr(ask, key) < lowest:
+                raise UserError(f"cluster.resources.{kind}.{key}={getattr(ask, key)}: must be {lowest} or more")
+        if not 0 < ask.mem_gb < math.inf:
+            raise UserError(f"cluster.resources.{kind}.mem_gb={ask.mem_gb}: must be above 0")
 
 
 def check_charges(report: Report, given: bool) -> None:

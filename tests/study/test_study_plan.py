@@ -267,6 +267,11 @@ def given(**changes: Any) -> dict[str, Any]:
     }
 
 
+def asked(**changes: Any) -> dict[str, Any]:
+    """A cluster of which pre-training asks this."""
+    return {"cluster": Cluster(resources={"pretrain": Resources(**changes)})}
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -294,6 +299,21 @@ def given(**changes: Any) -> dict[str, Any]:
         ({"refiner": nano(serve=Serve(mem_fraction=1.5))}, "refiner.serve.mem_fraction=1.5: must be between 0 and 1"),
         ({"evaluation": Evaluation(name="e", array=0)}, "evaluation.array=0: must be 1 or more"),
         ({"evaluation": Evaluation(name="e", batch_size=0)}, "evaluation.batch_size=0: must be 1 or more"),
+        ({"evaluation": Evaluation(name="e", documents=0)}, "evaluation.documents=0: must be 1 or more"),
+        ({"evaluation": Evaluation(name="e", items=0)}, "evaluation.items=0: must be 1 or more"),
+        ({"seeds": [-1]}, r"seeds=\[-1\]: must be 0 or more"),
+        ({"corpus": Corpus("w", "generated", documents=0)}, "corpus.documents=0: must be 1 or more"),
+        ({"refiner": nano(seed_corpus=Corpus("s", "generated", limit=0))}, "refiner.seed_corpus.limit=0: must be 1"),
+        ({"cluster": Cluster(device="tpu")}, "cluster.device=tpu: unknown; one of cpu, cuda"),
+        ({"cluster": Cluster(backend="cloud")}, "cluster.backend=cloud: unknown; one of local, slurm"),
+        ({"cluster": Cluster(slots=0)}, "cluster.slots=0: must be 1 or more"),
+        (asked(processes=0), "cluster.resources.pretrain.processes=0: must be 1 or more"),
+        (asked(nodes=0), "cluster.resources.pretrain.nodes=0: must be 1 or more"),
+        (asked(cpus=0), "cluster.resources.pretrain.cpus=0: must be 1 or more"),
+        (asked(time_min=0), "cluster.resources.pretrain.time_min=0: must be 1 or more"),
+        (asked(gpus=-1), "cluster.resources.pretrain.gpus=-1: must be 0 or more"),
+        (asked(mem_gb=float("nan")), "cluster.resources.pretrain.mem_gb=nan: must be above 0"),
+        ({"cluster": Cluster(resources={"train": Resources()})}, "cluster.resources.train: no such kind of step; one"),
         ({"cluster": Cluster(assignment="random")}, "cluster.assignment=random: unknown; one of leased, static"),
         ({"cluster": Cluster(lease_s=9)}, "cluster.lease_s=9: must be 10 or more"),
         ({"cluster": Cluster(successors=-1)}, "cluster.successors=-1: must be 0 or more"),
