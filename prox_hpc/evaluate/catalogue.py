@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,21 @@ def all_groups(names: list[str]) -> dict[str, list[str]]:
         if inner := members(name):
             found |= {**all_groups(inner), name: inner}
     return found
+
+
+def check_known(tasks: list[str]) -> None:
+    """UserError for a task that is neither ours nor lm-eval's; where lm-eval is not installed (its tasks run in a
+    container), they tell.
+    """
+    others = [task for task in tasks if task not in task_files()]
+    if not others or not find_spec("lm_eval"):
+        return
+    for task in others:
+        if task not in lm_eval_index():
+            raise UserError(
+                f"evaluation.tasks: {task}: neither ours (`python -m prox_hpc.evaluate list`) nor lm-eval's "
+                "(`lm_eval ls tasks`); check the name"
+            )
 
 
 def check(names: list[str]) -> None:
