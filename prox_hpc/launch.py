@@ -22,12 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from prox_hpc.config import Config
+from prox_hpc.config import Cluster, Config
 from prox_hpc.display import Display, print_dry_run, print_queued
 from prox_hpc.errors import EXIT_USER_ERROR, UserError
 from prox_hpc.study import store as disk
+from prox_hpc.study.models import check_models, positions
 from prox_hpc.study.plan import Plan, plan_study
-from prox_hpc.study.vocabulary import check_vocabulary
 from prox_hpc.train import schedule, tracker
 
 HELP = """\
@@ -130,6 +130,7 @@ def check(config: Config) -> Plan:
     study = plan(config)
     check_models(config)
     check_training(config, study)
+    check_port(config)
     if config.dry_run:
         return study
     if config.cluster.backend == "slurm":
@@ -154,25 +155,9 @@ def launch(config: Config, study: Plan, console: Console) -> int:
     return start(config, study, store, run, console)
 
 
-def check_models(config: Config) -> None:
-    """Folders given as models must hold one that fits its tokenizer, and a fixed port be free. Raises UserError."""
-    refiner, trainee = config.refiner, config.trainee
-    tokenizer = (("tokenizer.json", "a tokenizer"),)
-    model = (("config.json", "a model"), *tokenizer)
-    for key, value, parts in (
-        ("refiner.doc_model", refiner.doc_model, model),
-        ("refiner.chunk_model", refiner.chunk_model, model),
-        ("trainee.model", trainee.model, model),
-        ("trainee.tokenizer", trainee.tokenizer, tokenizer),
-    ):
-        if value is None or not (Path(value).exists() or value.startswith(("/", "./", "../", "~"))):
-            continue  # a hub name
-        folder = Path(value).expanduser()
-        for name, what in parts:
-            if not any((folder / option).exists() for option in (name, name.replace("r.json", "r.model"))):
-                raise UserError(f"{key}={value}: no {name} there, so it is not the folder of {what}; save {what} there")
-    check_vocabulary(trainee)
-    port = refiner.serve.port
+def check_port(config: Config) -> None:
+    """A fixed port must be free on this machine. Raises UserError."""
+    port = config.refiner.serve.port
     if port is not None and config.cluster.backend == "local":
         import socket
 
@@ -188,17 +173,38 @@ def check_models(config: Config) -> None:
 
 def check_training(config: Config, study: Plan) -> None:
     """Settings of the training runs that cannot work, with the ranks they will have. Raises UserError."""
-    for name, kind in (("refiner", "adapt"), ("trainee", "pretrain")):
-        for step in study:
-            if step.kind == kind:
-                training = getattr(config, name).training
-                try:
-                    schedule.check(training, step.processes)
-                    if not (config.cluster.python or config.cluster.container):  # the tasks' packages are these
-                        tracker.check(training.tracker)
-                except UserError as error:
-                    raise UserError(f"{name}.{error}") from error
-                break
+    kinds = {step.kind: step for step in study}
+    for section, kind in (("refiner", "adapt"), ("trainee", "pretrain")):
+        if kind not in kinds:
+            continue
+        training = getattr(config, section).training
+        try:
+            check_ranks(config.cluster, kind)
+            schedule.check(training, kinds[kind].processes)
+            most = positions(config, section)
+            if not (config.cluster.python or config.cluster.container):  # the tasks' packages are these
+                tracker.check(training.tracker)
+        except UserError as error:
+            told = str(error)
+            raise UserError(f"{section}.{told}" if told.startswith(("training.", "shape.")) else told) from error
+        if most and training.context > most[1]:
+            raise UserError(
+                f"{section}.training.context={training.context}: is more than {most[1]}, {most[0]}; lower it"
+                + (" or raise that" if most[0].startswith(section) else "")
+            )
+
+
+def check_ranks(cluster: Cluster, kind: str) -> None:
+    """UserError unless a step that trains on GPUs has a rank for each that it asks Slurm for."""
+    ask = cluster.ask(kind)
+    otherwise = any(key == "gres" or "gpu" in key for key in cluster.sbatch)  # asked for in the site's own way
+    if cluster.backend != "slurm" or cluster.device != "cuda" or (otherwise and not ask.gpus):
+        return
+    if ask.processes != ask.gpus:
+        raise UserError(
+            f"cluster.resources.{kind}.gpus={ask.gpus}: a node trains with processes={ask.processes}, one for each GPU; "
+            f"set cluster.resources.{kind}.processes={max(1, ask.gpus)} and gpus={max(1, ask.gpus)}"
+        )
 
 
 def _queue(config: Config, study: Plan, store: Path, run: Path, console: Console) -> int:
