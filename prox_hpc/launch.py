@@ -26,9 +26,11 @@ from prox_hpc.config import Cluster, Config
 from prox_hpc.display import Display, print_dry_run, print_queued
 from prox_hpc.errors import EXIT_USER_ERROR, UserError
 from prox_hpc.study import store as disk
-from prox_hpc.study.models import check_models, positions
+from prox_hpc.study.amount import check_amounts
+from prox_hpc.study.models import check_models
 from prox_hpc.study.plan import Plan, plan_study
-from prox_hpc.train import schedule, tracker
+from prox_hpc.study.vocabulary import read_json
+from prox_hpc.train import schedule, shapes, tracker
 
 HELP = """\
 ProX on a Slurm cluster: compose a study, plan its steps, run it here or queue it on Slurm.
@@ -130,6 +132,8 @@ def check(config: Config) -> Plan:
     study = plan(config)
     check_models(config)
     check_training(config, study)
+    check_amounts(Path(str(config.store)), study)
+    check_devices(config, {step.kind for step in study})
     check_port(config)
     if config.dry_run:
         return study
@@ -194,6 +198,16 @@ def check_training(config: Config, study: Plan) -> None:
             )
 
 
+def positions(config: Config, section: str) -> tuple[str, int] | None:
+    """The most tokens of a sequence that the model trained in this section has positions for, and where it says so."""
+    given = config.trainee.model if section == "trainee" else None
+    if given is None:
+        shape = shapes.as_shape(getattr(config, section).shape)
+        return f"{section}.shape.max_position_embeddings", shape.max_position_embeddings
+    most = read_json(given, "config.json").get("max_position_embeddings")
+    return (f"the max_position_embeddings of {given}/config.json", most) if isinstance(most, int) else None
+
+
 def check_ranks(cluster: Cluster, kind: str) -> None:
     """UserError unless a step that trains on GPUs has a rank for each that it asks Slurm for."""
     ask = cluster.ask(kind)
@@ -202,9 +216,26 @@ def check_ranks(cluster: Cluster, kind: str) -> None:
         return
     if ask.processes != ask.gpus:
         raise UserError(
-            f"cluster.resources.{kind}.gpus={ask.gpus}: a node trains with processes={ask.processes}, one for each GPU; "
-            f"set cluster.resources.{kind}.processes={max(1, ask.gpus)} and gpus={max(1, ask.gpus)}"
+            f"{cluster.key(kind)}.gpus={ask.gpus}: a node of {kind} has processes={ask.processes}, but should have one "
+            f"for each GPU; set {cluster.key(kind)}.processes={max(1, ask.gpus)} and gpus={max(1, ask.gpus)}"
         )
+
+
+def check_devices(config: Config, kinds: set[str]) -> None:
+    """UserError where two tasks on this machine could be given the same GPU: here, all see the same ones."""
+    cluster = config.cluster
+    training = ("adapt", "pretrain", "evaluate") if cluster.device == "cuda" else ()
+    serving = ("pilot", "refine") if config.refiner.serve.device == "cuda" else ()
+    if cluster.backend != "local":
+        return
+    for kind in sorted(kinds.intersection((*training, *serving))):
+        ask = cluster.ask(kind)
+        if 2 * ask.processes * ask.cpus <= cluster.slots:  # two tasks of more than half of the slots never meet
+            raise UserError(
+                f"cluster.slots={cluster.slots}: two {kind} tasks of {ask.processes * ask.cpus} slots would run at once "
+                f"on the same GPU; set cluster.slots=1 (one task at a time), or {cluster.key(kind)}.cpus="
+                f"{cluster.slots // (2 * ask.processes) + 1}"
+            )
 
 
 def _queue(config: Config, study: Plan, store: Path, run: Path, console: Console) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 from prox_hpc.config import Config
 from prox_hpc.errors import UserError
 from prox_hpc.study.vocabulary import check_end, check_vocabulary, read_json
-from prox_hpc.train import shapes
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
 """What SGLang reads; training reads the first alone."""
@@ -37,16 +36,6 @@ def check_models(config: Config) -> None:
 def is_folder(name: str) -> bool:
     """Whether a folder is meant; else it is a hub name."""
     return Path(name).expanduser().exists() or name.startswith(("/", "./", "../", "~"))
-
-
-def positions(config: Config, section: str) -> tuple[str, int] | None:
-    """The most tokens of a sequence that the model trained in this section has positions for, and where it says so."""
-    given = config.trainee.model if section == "trainee" else None
-    if given is None:
-        shape = shapes.as_shape(getattr(config, section).shape)
-        return f"{section}.shape.max_position_embeddings", shape.max_position_embeddings
-    most = read_json(given, "config.json").get("max_position_embeddings")
-    return (f"the max_position_embeddings of {given}/config.json", most) if isinstance(most, int) else None
 
 
 def _check_parts(key: str, folder: str, parts: dict[str, str]) -> None:

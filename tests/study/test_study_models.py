@@ -42,9 +42,15 @@ def further(folder: str) -> list[str]:
     [
         ({"weights": ""}, "has no weights (*.safetensors); give a folder that holds them"),
         ({"weights": "pytorch_model.bin"}, "has no weights (*.safetensors)"),
-        ({"architectures": ["BertForMaskedLM"]}, "architectures=['BertForMaskedLM'], which is no causal language model"),
+        (
+            {"architectures": ["BertForMaskedLM"]},
+            "architectures=['BertForMaskedLM'], which is no causal language model",
+        ),
         ({"architectures": ["LlamaModel"]}, "which is no causal language model"),
-        ({"max_position_embeddings": 128}, "trainee.training.context=256: is more than 128, the max_position_embeddings"),
+        (
+            {"max_position_embeddings": 128},
+            "trainee.training.context=256: is more than 128, the max_position_embeddings",
+        ),
         ({"tokenizer": {"eos_token": None}}, "has no EOS token, which must stand between documents"),
         ({"tokenizer": {"tokenizer_class": "PreTrainedTokenizerFast"}}, "has no EOS token"),
     ],
@@ -89,8 +95,18 @@ def test_shapes_and_contexts_of_what_is_made_here() -> None:
 def test_every_gpu_has_a_rank() -> None:
     for kind in ("adapt", "pretrain"):
         line = refused("cluster=slurm", f"cluster.resources.{kind}.gpus=8")
-        assert f"cluster.resources.{kind}.gpus=8: a node trains with processes=1, one for each GPU; set" in line
+        assert f"cluster.resources.{kind}.gpus=8: a node of {kind} has processes=1, but should have one" in line
         assert f"set cluster.resources.{kind}.processes=8" in line
-    assert "gpus=0: a node trains with processes=1" in refused("cluster=slurm", "cluster.resources.pretrain.gpus=0")
+    assert "gpus=0: a node of pretrain has processes=1" in refused("cluster=slurm", "cluster.resources.pretrain.gpus=0")
     site = ("cluster=slurm", "cluster.resources.pretrain.gpus=0", "+cluster.sbatch.gres=gpu:1")
     check(composed(*site, "dry_run=true"))
+
+
+def test_on_one_machine_no_two_tasks_share_a_gpu() -> None:
+    line = refused("cluster.device=cuda")
+    assert "cluster.slots=2: two evaluate tasks of 1 slots would run at once on the same GPU" in line
+    assert "set cluster.slots=1 (one task at a time), or cluster.resources.default.cpus=2" in line
+    check(composed("cluster.device=cuda", "cluster.resources.default.cpus=2", "dry_run=true"))
+    served = ("refiner.serve.device=cuda", "cluster.slots=4")
+    assert "cluster.slots=4: two refine tasks of 2 slots" in refused(*served)
+    check(composed("cluster.device=cuda", "refiner.serve.device=cuda", "cluster.slots=1", "dry_run=true"))
