@@ -25,6 +25,7 @@ from rich.console import Console
 from prox_hpc.config import Cluster, Config
 from prox_hpc.display import Display, print_dry_run, print_queued
 from prox_hpc.errors import EXIT_USER_ERROR, UserError
+from prox_hpc.serve.prompt import template
 from prox_hpc.study import store as disk
 from prox_hpc.study.amount import check_amounts
 from prox_hpc.study.models import check_models
@@ -78,6 +79,8 @@ def typed(cfg: DictConfig) -> Config:
         raise UserError(f"{missing[0]}: must be set; e.g. {missing[0]}=VALUE")
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)
+    if not config.output:
+        raise UserError("output=: is empty; give a folder, or leave it out")
     output = Path(config.output).expanduser().resolve()
     config.output = str(output)
     config.store = str(Path(config.store).expanduser().resolve() if config.store else output / "store")
@@ -131,10 +134,16 @@ def check(config: Config) -> Plan:
     """Everything that can be found wrong before anything is queued; -> the plan. Raises UserError."""
     study = plan(config)
     check_models(config)
+    if any(step.kind == "refine" for step in study):
+        template(config.refiner.prompt)
     check_training(config, study)
     check_amounts(Path(str(config.store)), study)
     check_devices(config, {step.kind for step in study})
     check_port(config)
+    disk.foresee(Path(str(config.store)))
+    disk.check_allowed(Path(str(config.store)), study)
+    disk.foresee(Path(str(config.run_dir)))
+    disk.check_run(Path(str(config.run_dir)), study, asdict(config))
     if config.dry_run:
         return study
     if config.cluster.backend == "slurm":
@@ -142,8 +151,6 @@ def check(config: Config) -> Plan:
 
         check_slurm(config.cluster)
     disk.probe(Path(str(config.store)))
-    disk.check_allowed(Path(str(config.store)), study)
-    disk.check_run(Path(str(config.run_dir)), study, asdict(config))
     return study
 
 
@@ -232,8 +239,8 @@ def check_devices(config: Config, kinds: set[str]) -> None:
         ask = cluster.ask(kind)
         if 2 * ask.processes * ask.cpus <= cluster.slots:  # two tasks of more than half of the slots never meet
             raise UserError(
-                f"cluster.slots={cluster.slots}: two {kind} tasks of {ask.processes * ask.cpus} slots would run at once "
-                f"on the same GPU; set cluster.slots=1 (one task at a time), or {cluster.key(kind)}.cpus="
+                f"cluster.slots={cluster.slots}: two {kind} tasks of {ask.processes * ask.cpus} slots would be run at "
+                f"once on one GPU; set cluster.slots=1 (one task at a time), or {cluster.key(kind)}.cpus="
                 f"{cluster.slots // (2 * ask.processes) + 1}"
             )
 
@@ -313,8 +320,13 @@ def main() -> int:
     except (HydraException, OmegaConfBaseException) as error:
         key = getattr(error, "full_key", None)
         told = _one_line(error)
+        if "'cluster.resources." in told:
+            told += "; a kind of step that your cluster file (conf/cluster) lacks can be added in that file only"
         print(f"error: {f'{key}: ' if key and key not in told else ''}{told}", file=sys.stderr)
         print("see `python -m prox_hpc.launch --help` for the groups and `--cfg job` for all keys", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except PermissionError as error:
+        print(f"error: {error.filename}: {error.strerror}; get access or choose another path", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted: running tasks were stopped; launch again to go on", file=sys.stderr)

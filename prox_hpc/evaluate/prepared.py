@@ -50,6 +50,8 @@ class Prepared:
 def read(folder: Path) -> dict[str, Prepared]:
     """What is prepared, by task; {} when there is no manifest yet."""
     path = folder / "manifest.json"
+    if folder.is_file():
+        raise UserError(f"evaluation.data={folder}: is a file; give the folder that `{FETCH}` made")
     if not path.exists():
         return {}
     try:

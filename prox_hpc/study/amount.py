@@ -33,8 +33,8 @@ def check_amounts(store: Path, plan: Plan) -> None:
 
 def _refuse(arm: str, batch: int, why: str) -> None:
     raise UserError(
-        f"trainee.training.batch_tokens={batch}: {why}, so arm {arm} is less than one batch; enlarge the corpus, loosen "
-        "the arm's rules or threshold, or lower batch_tokens"
+        f"trainee.training.batch_tokens={batch}: {why}, so arm {arm} is less than one batch; enlarge the corpus, "
+        "loosen the arm's rules or threshold, or lower batch_tokens"
     )
 
 

@@ -11,8 +11,9 @@ common; how it runs (device, server command, ranks) goes into `runtime`.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any
 
 from prox_hpc.config import (
@@ -36,6 +37,8 @@ HELD_OUT_SEED = 1_000_003
 RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 PROFILES = ("v1", "deletion_only", "prox_v1")  # of the program language
 MATCHED = ("random", "classifier")  # kinds of arms that keep as many documents as another one
+
+_NAME = re.compile(r"\w[\w.,=+-]*")
 
 _CHOICES = {
     "cluster.backend": ("local", "slurm"),
@@ -224,6 +227,7 @@ def plan_study(
 
 def check(config: Config) -> None:
     """Contradictions that the schema cannot see. Raises UserError."""
+    _check_texts("", config)
     if config.corpus.kind == "files" and not config.corpus.path:
         raise UserError("corpus.path is not set; give a file, a folder, a glob or an fsspec URL: corpus.path=PATH")
     if config.evaluation.kind not in ("world", "files", "none"):
@@ -268,6 +272,20 @@ def check(config: Config) -> None:
         raise UserError(f"seeds={config.seeds}: a seed stands twice; the second run would be the first")
 
 
+def _check_texts(prefix: str, section: Any) -> None:
+    """No text may be empty, and names, which become those of files and jobs, must be fit for it."""
+    for key, value in vars(section).items():
+        if is_dataclass(value):
+            _check_texts(f"{prefix}{key}.", value)
+        elif value == "":
+            raise UserError(f"{prefix}{key}=: is empty; give a value or leave it out")
+        elif key == "name" and not _NAME.fullmatch(value):
+            raise UserError(
+                f"{prefix}name={value}: is no name for files; it may have letters, digits and any of _.,=+-, the first "
+                "being a letter or digit"
+            )
+
+
 def _check_matched(config: Config, name: str, arm: Arm) -> None:
     """The arm that an arm is to be like must have something to match and, for a classifier, to learn from."""
     if arm.like not in config.arm:
@@ -303,6 +321,14 @@ def _check_refined(config: Config, name: str, arm: Arm) -> None:
             f"arm.{name}: its doc stage would be asked of a refiner that learns no verdicts from line flags; set "
             "refiner.seed_corpus.drop_below (e.g. 0.3, see prox_hpc/config.py) or choose arms without it, as prox_c"
         )
+    for key, threshold in ((f"arm.{name}", arm.doc_threshold), ("refiner", refiner.doc_threshold)):
+        if threshold is not None and not math.isfinite(threshold):
+            raise UserError(f"{key}.doc_threshold={threshold}: must be a number, e.g. 0")
+    answers = refiner.doc_answers
+    if len(answers) != 2 or answers[0].startswith(answers[1]) or answers[1].startswith(answers[0]):
+        raise UserError(
+            f"refiner.doc_answers={answers}: give two answers, keep and drop, neither of which begins with the other"
+        )
     lowest = refiner.doc_threshold - refiner.chunk_margin
     everything = any(other.kind == "refined" and other.chunk and not other.doc for other in config.arm.values())
     known = refiner.doc_retention is None  # else the pilot sets it, and executing refuses what was not programmed
@@ -312,10 +338,10 @@ def _check_refined(config: Config, name: str, arm: Arm) -> None:
             f"set refiner.chunk_margin={refiner.doc_threshold - arm.doc_threshold:g} or more"  # type: ignore[operator]
         )
     for key, value in asdict(refiner.caps).items():
-        if value < (0 if key.startswith("growth") else 1):
+        if not value >= (0 if key.startswith("growth") else 1):
             raise UserError(f"refiner.caps.{key}={value}: must be positive")
     for key, checks in (("refiner.checks", refiner.checks), (f"arm.{name}.checks", _checks(arm, refiner))):
-        if checks.max_removed <= 0 or checks.min_words < 0:
+        if not checks.max_removed > 0 or checks.min_words < 0:
             raise UserError(f"{key}={asdict(checks)}: max_removed must be above 0 and min_words not below 0")
 
 
