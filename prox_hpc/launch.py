@@ -7,6 +7,7 @@ user's mistake (told in one line, before anything is queued), 130 interrupted.
 
 import hashlib
 import os
+import shutil
 import signal
 import sys
 from dataclasses import asdict
@@ -23,8 +24,10 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from prox_hpc.config import Cluster, Config
+from prox_hpc.corpus.heldout import world_items
 from prox_hpc.display import Display, print_dry_run, print_queued
 from prox_hpc.errors import EXIT_USER_ERROR, UserError
+from prox_hpc.refiner.tokenizer import smallest_vocabulary
 from prox_hpc.serve.prompt import template
 from prox_hpc.study import store as disk
 from prox_hpc.study.amount import check_amounts
@@ -133,12 +136,14 @@ def identify_model(name: str) -> dict[str, Any] | None:
 def check(config: Config) -> Plan:
     """Everything that can be found wrong before anything is queued; -> the plan. Raises UserError."""
     study = plan(config)
+    for step in study:
+        if step.kind == "heldout" and step.config["kind"] == "world":
+            world_items(step.config)  # there are only so many
     check_models(config)
-    if any(step.kind == "refine" for step in study):
-        template(config.refiner.prompt)
     check_training(config, study)
+    check_refiner(config, {step.kind for step in study})
     check_amounts(Path(str(config.store)), study)
-    check_devices(config, {step.kind for step in study})
+    check_machine(config, {step.kind for step in study})
     check_port(config)
     disk.foresee(Path(str(config.store)))
     disk.check_allowed(Path(str(config.store)), study)
@@ -180,6 +185,28 @@ def check_port(config: Config) -> None:
                     f"refiner.serve.port={port}: is in use or not allowed ({error.strerror}); "
                     "leave it out and a free port is taken"
                 ) from error
+
+
+def check_refiner(config: Config, kinds: set[str]) -> None:
+    """UserError when the study's refiner cannot be asked what it is to be asked."""
+    refiner = config.refiner
+    if "tokenizer" in kinds and refiner.shape.vocab_size <= (least := smallest_vocabulary()):
+        raise UserError(
+            f"refiner.shape.vocab_size={refiner.shape.vocab_size}: set it above {least}, the tokens needed before any "
+            "word"
+        )
+    if "refine" not in kinds:
+        return
+    template(refiner.prompt)
+    if refiner.train:
+        most = min(refiner.shape.max_position_embeddings, refiner.serve.max_total_tokens or sys.maxsize)
+        for key, asked in (("max_doc_tokens", 1), ("max_chunk_tokens", refiner.max_new_tokens)):
+            tokens = getattr(refiner, key)
+            if tokens + asked > most:
+                raise UserError(
+                    f"refiner.{key}={tokens}: with an answer of {asked} more than the {most} tokens that the refiner "
+                    "reads (refiner.shape.max_position_embeddings, refiner.serve.max_total_tokens); lower it"
+                )
 
 
 def check_training(config: Config, study: Plan) -> None:
@@ -228,13 +255,15 @@ def check_ranks(cluster: Cluster, kind: str) -> None:
         )
 
 
-def check_devices(config: Config, kinds: set[str]) -> None:
-    """UserError where two tasks on this machine could be given the same GPU: here, all see the same ones."""
+def check_machine(config: Config, kinds: set[str]) -> None:
+    """UserError where tasks cannot start on this machine, or two of them could be given the same GPU (all see all)."""
     cluster = config.cluster
     training = ("adapt", "pretrain", "evaluate") if cluster.device == "cuda" else ()
     serving = ("pilot", "refine") if config.refiner.serve.device == "cuda" else ()
     if cluster.backend != "local":
         return
+    if cluster.python and not shutil.which(cluster.python):
+        raise UserError(f"cluster.python={cluster.python}: is no program here; give an interpreter, or leave it out")
     for kind in sorted(kinds.intersection((*training, *serving))):
         ask = cluster.ask(kind)
         if 2 * ask.processes * ask.cpus <= cluster.slots:  # two tasks of more than half of the slots never meet
@@ -320,6 +349,8 @@ def main() -> int:
     except (HydraException, OmegaConfBaseException) as error:
         key = getattr(error, "full_key", None)
         told = _one_line(error)
+        if "LexerNoViableAlt" in told:
+            told += "; a value with other than plain characters stands in quotes: 'KEY=\"VALUE\"'"
         if "'cluster.resources." in told:
             told += "; a kind of step that your cluster file (conf/cluster) lacks can be added in that file only"
         print(f"error: {f'{key}: ' if key and key not in told else ''}{told}", file=sys.stderr)

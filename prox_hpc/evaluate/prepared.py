@@ -93,7 +93,7 @@ def identify(evaluation: Evaluation) -> dict[str, Any]:
     needed = [task for task in tasks if task not in ours or not ours[task].heldout]
     folder = Path(evaluation.data) if evaluation.data and evaluation.data != HUB else None
     there = read(folder) if folder else {}
-    catalogue.check_known([task for task in needed if task not in there])
+    catalogue.check_known([name for name in catalogue.leaves(names) if catalogue.parse(name)[0] not in there])
     if evaluation.data is None and needed:
         listed = " ".join(_shortest(needed))
         raise UserError(

@@ -41,6 +41,9 @@ MATCHED = ("random", "classifier")  # kinds of arms that keep as many documents 
 _NAME = re.compile(r"\w[\w.,=+-]*")
 
 _CHOICES = {
+    "corpus.kind": ("generated", "files"),
+    "refiner.seed_corpus.kind": ("generated", "files"),
+    "refiner.serve.device": ("cpu", "cuda"),
     "cluster.backend": ("local", "slurm"),
     "cluster.device": ("cpu", "cuda"),
     "cluster.assignment": ("leased", "static"),
@@ -60,6 +63,7 @@ _LOWEST: dict[str, float] = {
         f"{corpus}.{key}": lowest
         for corpus in ("corpus", "refiner.seed_corpus")
         for key, lowest in (
+            ("seed", 0),
             ("documents", 1),
             ("blocks", 0),
             ("tasks", 1),
@@ -227,7 +231,8 @@ def plan_study(
 
 def check(config: Config) -> None:
     """Contradictions that the schema cannot see. Raises UserError."""
-    _check_texts("", config)
+    _check_keys("", config)
+    _check_values(config)
     if config.corpus.kind == "files" and not config.corpus.path:
         raise UserError("corpus.path is not set; give a file, a folder, a glob or an fsspec URL: corpus.path=PATH")
     if config.evaluation.kind not in ("world", "files", "none"):
@@ -256,9 +261,6 @@ def check(config: Config) -> None:
             raise UserError(f"arm.{name}: the corpus has no gold; set corpus.keep_column or leave the arm out")
         if arm.kind == "refined":
             _check_refined(config, name, arm)
-    if config.corpus.kind not in ("generated", "files"):
-        raise UserError(f"corpus.kind={config.corpus.kind}: unknown; one of generated, files")
-    _check_values(config)
     _check_retention(config)
     _check_models(config)
     _check_layout(config)
@@ -272,11 +274,15 @@ def check(config: Config) -> None:
         raise UserError(f"seeds={config.seeds}: a seed stands twice; the second run would be the first")
 
 
-def _check_texts(prefix: str, section: Any) -> None:
-    """No text may be empty, and names, which become those of files and jobs, must be fit for it."""
+def _check_keys(prefix: str, section: Any) -> None:
+    """All keys must be known (`+key=value` adds any, and nothing would read it), no text may be empty, and names, which
+    become those of files and jobs, must be fit for it.
+    """
     for key, value in vars(section).items():
+        if key not in type(section).__dataclass_fields__:
+            raise UserError(f"{prefix}{key}: no such key; `python -m prox_hpc.launch --cfg job` prints all")
         if is_dataclass(value):
-            _check_texts(f"{prefix}{key}.", value)
+            _check_keys(f"{prefix}{key}.", value)
         elif value == "":
             raise UserError(f"{prefix}{key}=: is empty; give a value or leave it out")
         elif key == "name" and not _NAME.fullmatch(value):
@@ -368,6 +374,9 @@ def _check_values(config: Config) -> None:
     for key, corpus in (("corpus", config.corpus), ("refiner.seed_corpus", config.refiner.seed_corpus)):
         if corpus.drop_below is not None and not (corpus.kind == "files" and corpus.keep_column):
             raise UserError(f"{key}.drop_below={corpus.drop_below}: needs files with line flags; set {key}.keep_column")
+    port = config.refiner.serve.port
+    if port is not None and not 0 < port < 1 << 16:
+        raise UserError(f"refiner.serve.port={port}: must be between 1 and 65535; leave it out for a free one")
     peak, cluster = config.cluster.peak_tflops, config.cluster
     if peak is not None and not peak > 0:
         raise UserError(f"cluster.peak_tflops={peak}: must be above 0; null tells no share of the peak")

@@ -138,6 +138,9 @@ def test_what_is_missing_is_refused_with_the_command_that_fetches_it(tmp_path: P
     assert prepared.identify(paper(data="hub", **own)) == {}
     for data in (None, "hub", str(tmp_path)):
         assert "nonsense: neither ours" in refused(tasks=["nonsense"], metric="nonsense", data=data)
+    assert "mmlu is a group of lm-eval's" in refused(tasks=["mmlu@5"], metric="mmlu@5", data="hub")
+    assert prepared.identify(paper(tasks=["mmlu"], metric="mmlu", data="hub")) == {}
+    assert "is a file; give the folder" in refused(data=str(fetched / "manifest.json"))
     cloze = {"kind": "files", "tasks": ["world_bpb", "world_cloze"], "metric": "world_cloze"}
     assert "world_cloze asks about the generated world" in refused(**cloze)
     for text in ("{", "[]", '{"tasks": {"prox_sciq": {}}}'):

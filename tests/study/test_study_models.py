@@ -88,6 +88,8 @@ def test_shapes_and_contexts_of_what_is_made_here() -> None:
         line = refused(f"{section}.shape.max_position_embeddings=64")
         assert f"{section}.training.context=" in line
         assert f"{section}.shape.max_position_embeddings; lower it or raise that" in line
+    small = ("refiner.shape.vocab_size=100", "trainee.shape.vocab_size=100")
+    assert "refiner.shape.vocab_size=100: set it above" in refused(*small)
     unused = ("refiner.shape.hidden_size=130", "arm=[raw]", "trainee.tokenizer=t")
     check(composed(*unused, "dry_run=true"))
 
