@@ -74,6 +74,10 @@ class Cluster:
         """What a task of this kind of step asks for."""
         return self.resources.get(kind) or self.resources.get("default") or Resources()
 
+    def key(self, kind: str) -> str:
+        """Where that is set."""
+        return f"cluster.resources.{kind if kind in self.resources else 'default'}"
+
 
 @dataclass
 class Corpus:

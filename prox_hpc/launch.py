@@ -22,13 +22,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
+from prox_hpc.checks import check_machine, check_port, check_refiner, check_training, check_world
 from prox_hpc.config import Config
 from prox_hpc.display import Display, print_dry_run, print_queued
 from prox_hpc.errors import EXIT_USER_ERROR, UserError
 from prox_hpc.study import store as disk
+from prox_hpc.study.amount import check_amounts
+from prox_hpc.study.models import check_models
 from prox_hpc.study.plan import Plan, plan_study
-from prox_hpc.study.vocabulary import check_vocabulary
-from prox_hpc.train import schedule, tracker
 
 HELP = """\
 ProX on a Slurm cluster: compose a study, plan its steps, run it here or queue it on Slurm.
@@ -76,6 +77,8 @@ def typed(cfg: DictConfig) -> Config:
         raise UserError(f"{missing[0]}: must be set; e.g. {missing[0]}=VALUE")
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)
+    if not config.output:
+        raise UserError("output=: is empty; give a folder, or leave it out")
     output = Path(config.output).expanduser().resolve()
     config.output = str(output)
     config.store = str(Path(config.store).expanduser().resolve() if config.store else output / "store")
@@ -128,20 +131,24 @@ def identify_model(name: str) -> dict[str, Any] | None:
 def check(config: Config) -> Plan:
     """Everything that can be found wrong before anything is queued; -> the plan. Raises UserError."""
     study = plan(config)
-    backend = config.cluster.backend
-    if backend not in ("local", "slurm"):
-        raise UserError(f"cluster.backend={backend}: unknown; one of local, slurm")
     check_models(config)
     check_training(config, study)
+    check_refiner(config, study)
+    check_world(study)
+    check_amounts(Path(str(config.store)), study)
+    check_machine(config, study)
+    check_port(config)
+    disk.foresee(Path(str(config.store)))
+    disk.check_allowed(Path(str(config.store)), study)
+    disk.foresee(Path(str(config.run_dir)))
+    disk.check_run(Path(str(config.run_dir)), study, asdict(config))
     if config.dry_run:
         return study
-    if backend == "slurm":
+    if config.cluster.backend == "slurm":
         from prox_hpc.cluster.slurm import check_slurm
 
         check_slurm(config.cluster)
     disk.probe(Path(str(config.store)))
-    disk.check_allowed(Path(str(config.store)), study)
-    disk.check_run(Path(str(config.run_dir)), study, asdict(config))
     return study
 
 
@@ -155,53 +162,6 @@ def launch(config: Config, study: Plan, console: Console) -> int:
     (run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
     start = _queue if config.cluster.backend == "slurm" else _run_here
     return start(config, study, store, run, console)
-
-
-def check_models(config: Config) -> None:
-    """Folders given as models must hold one that fits its tokenizer, and a fixed port be free. Raises UserError."""
-    refiner, trainee = config.refiner, config.trainee
-    tokenizer = (("tokenizer.json", "a tokenizer"),)
-    model = (("config.json", "a model"), *tokenizer)
-    for key, value, parts in (
-        ("refiner.doc_model", refiner.doc_model, model),
-        ("refiner.chunk_model", refiner.chunk_model, model),
-        ("trainee.model", trainee.model, model),
-        ("trainee.tokenizer", trainee.tokenizer, tokenizer),
-    ):
-        if value is None or not (Path(value).exists() or value.startswith(("/", "./", "../", "~"))):
-            continue  # a hub name
-        folder = Path(value).expanduser()
-        for name, what in parts:
-            if not any((folder / option).exists() for option in (name, name.replace("r.json", "r.model"))):
-                raise UserError(f"{key}={value}: no {name} there, so it is not the folder of {what}; save {what} there")
-    check_vocabulary(trainee)
-    port = refiner.serve.port
-    if port is not None and config.cluster.backend == "local":
-        import socket
-
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                raise UserError(
-                    f"refiner.serve.port={port}: is in use or not allowed ({error.strerror}); "
-                    "leave it out and a free port is taken"
-                ) from error
-
-
-def check_training(config: Config, study: Plan) -> None:
-    """Settings of the training runs that cannot work, with the ranks they will have. Raises UserError."""
-    for name, kind in (("refiner", "adapt"), ("trainee", "pretrain")):
-        for step in study:
-            if step.kind == kind:
-                training = getattr(config, name).training
-                try:
-                    schedule.check(training, step.processes)
-                    if not (config.cluster.python or config.cluster.container):  # the tasks' packages are these
-                        tracker.check(training.tracker)
-                except UserError as error:
-                    raise UserError(f"{name}.{error}") from error
-                break
 
 
 def _queue(config: Config, study: Plan, store: Path, run: Path, console: Console) -> int:
@@ -279,8 +239,15 @@ def main() -> int:
     except (HydraException, OmegaConfBaseException) as error:
         key = getattr(error, "full_key", None)
         told = _one_line(error)
+        if "LexerNoViableAlt" in told:
+            told += "; a value with other than plain characters stands in quotes: 'KEY=\"VALUE\"'"
+        if "'cluster.resources." in told:
+            told += "; a kind of step that your cluster file (conf/cluster) lacks can be added in that file only"
         print(f"error: {f'{key}: ' if key and key not in told else ''}{told}", file=sys.stderr)
         print("see `python -m prox_hpc.launch --help` for the groups and `--cfg job` for all keys", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except PermissionError as error:
+        print(f"error: {error.filename}: {error.strerror}; get access or choose another path", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted: running tasks were stopped; launch again to go on", file=sys.stderr)

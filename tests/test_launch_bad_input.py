@@ -25,7 +25,7 @@ REAL = ("experiment=real_pages", "corpus.keep_column=null", "corpus.text_column=
 def refused(launch: Command, tmp_path: Path, *overrides: str, **environment: str) -> str:
     """Launch, expect status 2 and one error line, and nothing in the output folder; -> that line."""
     output = tmp_path / "out"
-    done = launch(*overrides, f"output={output}", **environment)
+    done = launch(f"output={output}", *overrides, **environment)
     assert done.returncode == 2, done.stdout + done.stderr
     lines = done.stderr.strip().splitlines()
     assert lines[0].startswith("error: ")
@@ -57,6 +57,16 @@ def refused(launch: Command, tmp_path: Path, *overrides: str, **environment: str
         ("refiner.doc_retention=most", "refiner.doc_retention"),
         ("refiner.serve.replicas=0", "refiner.serve.replicas=0: must be 1 or more"),
         ("refiner.layout=together", "refiner.layout=together: unknown; one of fused, shared, phased"),
+        ("refiner.prompt=shout", "refiner.prompt=shout: no such prompt template; choose one of tags, page, llama2"),
+        ("output=", "output=: is empty"),
+        ("+corpus.documnts=3", "corpus.documnts: no such key"),
+        ("+documents=3", "documents: no such key"),
+        ("trainee.tokenizer=~/folder", "stands in quotes"),
+        ("evaluation.items=9999", "evaluation.items=9999: 9999 cloze items wanted, the world has 240; ask for fewer"),
+        ("cluster.python=/nonexistent", "cluster.python=/nonexistent: is no program here"),
+        ("refiner.max_new_tokens=900", "refiner.max_chunk_tokens=240: with an answer of 900 more than the 1024 tokens"),
+        ("refiner.max_doc_tokens=1024", "refiner.max_doc_tokens=1024: with an answer of 1 more than the 1024 tokens"),
+        ("cluster.resources.pretrain.cpus=2", "lacks can be added in that file only"),
         ("cluster.assignment=any", "cluster.assignment=any: unknown; one of leased, static"),
     ],
 )
@@ -143,6 +153,16 @@ def test_a_run_folder_of_another_study_and_of_strangers(launch: Command, tmp_pat
     assert "corpus.seed: 1 there, 2611 here" in told
     (run / "study.json").rename(run / "thesis.tex")
     assert "holds files but no study" in refused(launch, tmp_path, f"run_dir={run}")
+
+
+def test_a_dry_run_finds_the_same_mistakes_and_writes_nothing(launch: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    told = refused(launch, tmp_path, f"store={tmp_path}/file/store", "dry_run=true")
+    assert f"{tmp_path}/file is a file; choose another folder with output=DIR" in told
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").touch()
+    assert "holds files but no study" in refused(launch, tmp_path, f"run_dir={tmp_path}/run", "dry_run=true")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "run"}
 
 
 def test_dry_run_submits_nothing_and_prints_every_script(launch: Command, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,25 @@ def all_groups(names: list[str]) -> dict[str, list[str]]:
         if inner := members(name):
             found |= {**all_groups(inner), name: inner}
     return found
+
+
+def check_known(names: list[str]) -> None:
+    """UserError for a task that is neither ours nor lm-eval's, and for a number of examples beside lm-eval's groups.
+
+    Where lm-eval is not installed (its tasks run in a container), they tell.
+    """
+    others = [name for name in names if parse(name)[0] not in task_files()]
+    if not others or not find_spec("lm_eval"):
+        return
+    for name in others:
+        task, shots = parse(name)
+        if shots is not None and task in lm_eval_index() and lm_eval_index()[task].kind.name != "TASK":
+            raise UserError(f"evaluation.tasks: {name}: {task} is a group of lm-eval's; name single tasks, or {task}")
+        if task not in lm_eval_index():
+            raise UserError(
+                f"evaluation.tasks: {task}: neither ours (`python -m prox_hpc.evaluate list`) nor lm-eval's "
+                "(`lm_eval ls tasks`); check the name"
+            )
 
 
 def check(names: list[str]) -> None:

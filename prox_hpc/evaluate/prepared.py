@@ -50,13 +50,21 @@ class Prepared:
 def read(folder: Path) -> dict[str, Prepared]:
     """What is prepared, by task; {} when there is no manifest yet."""
     path = folder / "manifest.json"
+    if folder.is_file():
+        raise UserError(f"evaluation.data={folder}: is a file; give the folder that `{FETCH}` made")
     if not path.exists():
         return {}
-    tasks = json.loads(path.read_text())["tasks"]
-    return {
-        name: Prepared(**{**said, "splits": {split: Split(**of) for split, of in said["splits"].items()}})
-        for name, said in tasks.items()
-    }
+    try:
+        tasks = json.loads(path.read_bytes())["tasks"]
+        return {
+            name: Prepared(**{**said, "splits": {split: Split(**of) for split, of in said["splits"].items()}})
+            for name, said in tasks.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"evaluation.data={folder}: its manifest.json is damaged ({error!r}); remove it and fetch again: "
+            f"`{FETCH} {folder}`"
+        ) from error
 
 
 def write(folder: Path, tasks: Mapping[str, Prepared]) -> None:
@@ -74,27 +82,38 @@ def identify(evaluation: Evaluation) -> dict[str, Any]:
     """What tells one state of the evaluation data from another: task -> split -> digest of its rows.
 
     {} when nothing is prepared: the held-out artifact is an input of its own, and the hub says nothing. Refuses, with a
-    UserError, names that cannot be meant and data that is not there: all that can be known without lm-eval.
+    UserError, names that cannot be meant and data that is not there.
     """
     names, ours = evaluation.tasks, catalogue.task_files()
     catalogue.check(names)
-    world = [name for name, said in ours.items() if said.heldout]  # scales name these, whatever the tasks are
-    if evaluation.metric not in (*names, *world):
+    if evaluation.metric not in names:
         raise UserError(f"evaluation.metric={evaluation.metric}: is not among evaluation.tasks; name one of {names}")
     tasks = list(dict.fromkeys(catalogue.parse(name)[0] for name in catalogue.leaves(names)))
-    heldout = [task for task in tasks if task in world]
-    if heldout and evaluation.kind == "none":
-        raise UserError(f"evaluation.tasks: {heldout[0]} needs held-out text; set evaluation.kind to world or files")
-    needed = [task for task in tasks if task not in heldout]
-    if evaluation.data is None or evaluation.data == HUB:
-        unread = [task for task in needed if task in ours]
-        if unread and evaluation.data is None:
+    _check_heldout(evaluation, {task: file for task in tasks if task in ours and (file := ours[task].heldout)})
+    needed = [task for task in tasks if task not in ours or not ours[task].heldout]
+    folder = Path(evaluation.data) if evaluation.data and evaluation.data != HUB else None
+    there = read(folder) if folder else {}
+    catalogue.check_known([name for name in catalogue.leaves(names) if catalogue.parse(name)[0] not in there])
+    if evaluation.data is None and needed:
+        listed = " ".join(_shortest(needed))
+        raise UserError(
+            f"evaluation.data: {needed[0]} reads a prepared folder; where there is network, `{FETCH} FOLDER --tasks "
+            f"{listed}`, then evaluation.data=FOLDER (or evaluation.data={HUB}, if the tasks themselves can reach the "
+            "hub)"
+        )
+    return _states(folder, needed) if folder else {}
+
+
+def _check_heldout(evaluation: Evaluation, files: Mapping[str, str]) -> None:
+    """files: task -> the file it reads of the held-out artifact. UserError where that will not be there."""
+    for task, file in files.items():
+        if evaluation.kind == "none":
+            raise UserError(f"evaluation.tasks: {task} needs held-out text; set evaluation.kind to world or files")
+        if evaluation.kind == "files" and file != "text.jsonl":
             raise UserError(
-                f"evaluation.data: {unread[0]} reads a prepared folder; where there is network, `{FETCH} FOLDER`, then "
-                f"evaluation.data=FOLDER (or evaluation.data={HUB}, if the tasks themselves can reach the hub)"
+                f"evaluation.tasks: {task} asks about the generated world, of which evaluation.kind=files holds "
+                "nothing; leave it out (evaluation.tasks=[world_bpb] evaluation.metric=world_bpb)"
             )
-        return {}
-    return _states(Path(evaluation.data), needed)
 
 
 def check_unchanged(folder: str | None, states: Mapping[str, Any]) -> None:

@@ -10,13 +10,26 @@ A step's configuration holds only what changes its products, so that studies and
 common; how it runs (device, server command, ranks) goes into `runtime`.
 """
 
+import math
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any
 
-from prox_hpc.config import HOW_TRAINING_RUNS, Arm, Checks, Config, Corpus, Evaluation, Refiner, Report, Training
+from prox_hpc.config import (
+    HOW_TRAINING_RUNS,
+    Arm,
+    Checks,
+    Cluster,
+    Config,
+    Corpus,
+    Evaluation,
+    Refiner,
+    Report,
+    Training,
+)
 from prox_hpc.errors import UserError
-from prox_hpc.task import Step
+from prox_hpc.task import REVISION, Step
 
 # Held-out pages and their facts' questions come from their own seed, far from any corpus seed a user would write.
 HELD_OUT_SEED = 1_000_003
@@ -25,7 +38,14 @@ RULES = ("gopher_repetition", "gopher_quality", "c4", "fineweb")
 PROFILES = ("v1", "deletion_only", "prox_v1")  # of the program language
 MATCHED = ("random", "classifier")  # kinds of arms that keep as many documents as another one
 
+_NAME = re.compile(r"\w[\w.,=+-]*")
+
 _CHOICES = {
+    "corpus.kind": ("generated", "files"),
+    "refiner.seed_corpus.kind": ("generated", "files"),
+    "refiner.serve.device": ("cpu", "cuda"),
+    "cluster.backend": ("local", "slurm"),
+    "cluster.device": ("cpu", "cuda"),
     "cluster.assignment": ("leased", "static"),
     "evaluation.keep_checkpoints": ("all", "last", "none"),
     "refiner.layout": ("fused", "shared", "phased"),
@@ -34,13 +54,33 @@ _CHOICES = {
 }
 """Settings that are one of a few words (or null, where the schema allows it)."""
 _LOWEST: dict[str, float] = {
+    "cluster.slots": 1,
+    "cluster.array_parallelism": 1,
     "cluster.successors": 0,
     "cluster.grace_s": 0,
     "cluster.lease_s": 10,  # renewed every quarter of it, over a network filesystem
-    "corpus.allow_failed_blocks": 0,
-    "refiner.seed_corpus.allow_failed_blocks": 0,
+    **{
+        f"{corpus}.{key}": lowest
+        for corpus in ("corpus", "refiner.seed_corpus")
+        for key, lowest in (
+            ("seed", 0),
+            ("documents", 1),
+            ("blocks", 0),
+            ("tasks", 1),
+            ("limit", 1),
+            ("block_documents", 1),
+            ("allow_failed_blocks", 0),
+        )
+    },
+    "evaluation.documents": 1,
+    "evaluation.items": 1,
     "evaluation.array": 1,
     "evaluation.batch_size": 1,
+    "refiner.max_chunk_tokens": 1,
+    "refiner.max_doc_tokens": 1,
+    "refiner.max_new_tokens": 1,
+    "refiner.parameters": 1,
+    "refiner.lm_weight": 0,
     "refiner.chunk_margin": 0,
     "refiner.pilot_documents": 100,  # there the standard error of the share kept is up to 5 points
     "refiner.max_quarantined": 0,
@@ -192,6 +232,8 @@ def plan_study(
 
 def check(config: Config) -> None:
     """Contradictions that the schema cannot see. Raises UserError."""
+    _check_keys("", config)
+    _check_values(config)
     if config.corpus.kind == "files" and not config.corpus.path:
         raise UserError("corpus.path is not set; give a file, a folder, a glob or an fsspec URL: corpus.path=PATH")
     if config.evaluation.kind not in ("world", "files", "none"):
@@ -220,9 +262,6 @@ def check(config: Config) -> None:
             raise UserError(f"arm.{name}: the corpus has no gold; set corpus.keep_column or leave the arm out")
         if arm.kind == "refined":
             _check_refined(config, name, arm)
-    if config.corpus.kind not in ("generated", "files"):
-        raise UserError(f"corpus.kind={config.corpus.kind}: unknown; one of generated, files")
-    _check_values(config)
     _check_retention(config)
     _check_models(config)
     _check_layout(config)
@@ -230,8 +269,28 @@ def check(config: Config) -> None:
     check_charges(config.report, given=refined and not config.refiner.train)
     if not config.seeds:
         raise UserError("seeds: at least one trainee seed is needed; e.g. seeds=[1,2]")
+    if min(config.seeds) < 0:
+        raise UserError(f"seeds={config.seeds}: must be 0 or more")
     if len(set(config.seeds)) != len(config.seeds):
         raise UserError(f"seeds={config.seeds}: a seed stands twice; the second run would be the first")
+
+
+def _check_keys(prefix: str, section: Any) -> None:
+    """All keys must be known (`+key=value` adds any, and nothing would read it), no text may be empty, and names, which
+    become those of files and jobs, must be fit for it.
+    """
+    for key, value in vars(section).items():
+        if key not in type(section).__dataclass_fields__:
+            raise UserError(f"{prefix}{key}: no such key; `python -m prox_hpc.launch --cfg job` prints all")
+        if is_dataclass(value):
+            _check_keys(f"{prefix}{key}.", value)
+        elif value == "":
+            raise UserError(f"{prefix}{key}=: is empty; give a value or leave it out")
+        elif key == "name" and not _NAME.fullmatch(value):
+            raise UserError(
+                f"{prefix}name={value}: is no name for files; it may have letters, digits and any of _.,=+-, the first "
+                "being a letter or digit"
+            )
 
 
 def _check_matched(config: Config, name: str, arm: Arm) -> None:
@@ -269,6 +328,14 @@ def _check_refined(config: Config, name: str, arm: Arm) -> None:
             f"arm.{name}: its doc stage would be asked of a refiner that learns no verdicts from line flags; set "
             "refiner.seed_corpus.drop_below (e.g. 0.3, see prox_hpc/config.py) or choose arms without it, as prox_c"
         )
+    for key, threshold in ((f"arm.{name}", arm.doc_threshold), ("refiner", refiner.doc_threshold)):
+        if threshold is not None and not math.isfinite(threshold):
+            raise UserError(f"{key}.doc_threshold={threshold}: must be a number, e.g. 0")
+    answers = refiner.doc_answers
+    if len(answers) != 2 or answers[0].startswith(answers[1]) or answers[1].startswith(answers[0]):
+        raise UserError(
+            f"refiner.doc_answers={answers}: give two answers, keep and drop, neither of which begins with the other"
+        )
     lowest = refiner.doc_threshold - refiner.chunk_margin
     everything = any(other.kind == "refined" and other.chunk and not other.doc for other in config.arm.values())
     known = refiner.doc_retention is None  # else the pilot sets it, and executing refuses what was not programmed
@@ -278,10 +345,10 @@ def _check_refined(config: Config, name: str, arm: Arm) -> None:
             f"set refiner.chunk_margin={refiner.doc_threshold - arm.doc_threshold:g} or more"  # type: ignore[operator]
         )
     for key, value in asdict(refiner.caps).items():
-        if value < (0 if key.startswith("growth") else 1):
+        if not value >= (0 if key.startswith("growth") else 1):
             raise UserError(f"refiner.caps.{key}={value}: must be positive")
     for key, checks in (("refiner.checks", refiner.checks), (f"arm.{name}.checks", _checks(arm, refiner))):
-        if checks.max_removed <= 0 or checks.min_words < 0:
+        if not checks.max_removed > 0 or checks.min_words < 0:
             raise UserError(f"{key}={asdict(checks)}: max_removed must be above 0 and min_words not below 0")
 
 
@@ -295,6 +362,7 @@ def _check_values(config: Config) -> None:
         value = _setting(config, key)
         if value is not None and not value >= lowest:  # so that NaN is refused as well
             raise UserError(f"{key}={value}: must be {lowest:g} or more")
+    _check_resources(config.cluster)
     for key, example in (
         ("corpus.drop_below", 0.3),
         ("refiner.seed_corpus.drop_below", 0.3),
@@ -307,6 +375,9 @@ def _check_values(config: Config) -> None:
     for key, corpus in (("corpus", config.corpus), ("refiner.seed_corpus", config.refiner.seed_corpus)):
         if corpus.drop_below is not None and not (corpus.kind == "files" and corpus.keep_column):
             raise UserError(f"{key}.drop_below={corpus.drop_below}: needs files with line flags; set {key}.keep_column")
+    port = config.refiner.serve.port
+    if port is not None and not 0 < port < 1 << 16:
+        raise UserError(f"refiner.serve.port={port}: must be between 1 and 65535; leave it out for a free one")
     peak, cluster = config.cluster.peak_tflops, config.cluster
     if peak is not None and not peak > 0:
         raise UserError(f"cluster.peak_tflops={peak}: must be above 0; null tells no share of the peak")
@@ -321,6 +392,18 @@ def _check_values(config: Config) -> None:
             f"cluster.grace_s={cluster.grace_s}: is all of the {ask.time_min} min of a refine task; "
             "lower it or raise cluster.resources.refine.time_min"
         )
+
+
+def _check_resources(cluster: Cluster) -> None:
+    """What each kind of step asks for must be something, and the kind be one that there is."""
+    for kind, ask in cluster.resources.items():
+        if kind not in (known := ("default", *REVISION)):
+            raise UserError(f"cluster.resources.{kind}: no such kind of step; one of {', '.join(known)}")
+        for key, lowest in (("nodes", 1), ("processes", 1), ("cpus", 1), ("time_min", 1), ("gpus", 0)):
+            if getattr(ask, key) < lowest:
+                raise UserError(f"cluster.resources.{kind}.{key}={getattr(ask, key)}: must be {lowest} or more")
+        if not 0 < ask.mem_gb < math.inf:
+            raise UserError(f"cluster.resources.{kind}.mem_gb={ask.mem_gb}: must be above 0")
 
 
 def check_charges(report: Report, given: bool) -> None:

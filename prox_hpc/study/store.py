@@ -66,6 +66,15 @@ def forget_failures(store: Path, step: Step) -> bool:
     return bool(notes)
 
 
+def foresee(folder: Path) -> None:
+    """Check what can be told without writing of a folder that `probe` will make. Raises UserError."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"{folder}: {there} is a file; choose another folder with output=DIR")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: {there} is not writable; choose another folder with output=DIR")
+
+
 def probe(folder: Path) -> None:
     """Check that `folder` can hold a store: writable, with hard links and enough room. Raises UserError."""
     try:

@@ -32,9 +32,25 @@ def check_vocabulary(trainee: Trainee) -> None:
         )
 
 
+GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes of tokenizers that have no special token but those their folder names."""
+
+
+def check_end(trainee: Trainee) -> None:
+    """UserError when a folder's tokenizer certainly has no EOS token, which must stand between documents."""
+    about = read_json(trainee.tokenizer, "tokenizer_config.json")
+    if about.get("eos_token") or read_json(trainee.tokenizer, "special_tokens_map.json").get("eos_token"):
+        return
+    if "eos_token" in about or about.get("tokenizer_class") in GENERIC:  # other classes have one of their own
+        raise UserError(
+            f"trainee.tokenizer={trainee.tokenizer}: has no EOS token, which must stand between documents; name one of "
+            "its tokens as eos_token in its tokenizer_config.json"
+        )
+
+
 def vocabulary(name: str | None) -> dict[str, int]:
     """Tokens and their ids of a folder's `tokenizer.json`; {} when there is none, or `name` is a hub name."""
-    about = _read(name, "tokenizer.json")
+    about = read_json(name, "tokenizer.json")
     if not about:
         return {}
     try:
@@ -48,10 +64,11 @@ def vocabulary(name: str | None) -> dict[str, int]:
 
 def embeddings(name: str) -> int | None:
     """`vocab_size` of a folder's `config.json`; None when it does not say, or `name` is a hub name."""
-    return _read(name, "config.json").get("vocab_size")
+    return read_json(name, "config.json").get("vocab_size")
 
 
-def _read(name: str | None, file: str) -> dict[str, Any]:
+def read_json(name: str | None, file: str) -> dict[str, Any]:
+    """What a file of a folder says; {} when there is none, or `name` is a hub name."""
     path = Path(name or "").expanduser() / file
     if not name or not path.is_file():
         return {}
@@ -59,4 +76,6 @@ def _read(name: str | None, file: str) -> dict[str, Any]:
         about: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path}: is no JSON ({error}); save it again") from error
+    if not isinstance(about, dict):
+        raise UserError(f"{path}: is no JSON object; save it again")
     return about

@@ -29,8 +29,12 @@ def check(settings: Training, world_size: int = 1) -> None:
         "checkpoints": settings.checkpoints < 1,
         "warmup_steps": settings.warmup_steps < 0,
         "decay_steps": settings.decay_steps < 0,
-        "learning_rate": not settings.learning_rate > 0,
+        "learning_rate": not 0 < settings.learning_rate < math.inf,
         "min_learning_rate": not 0 <= settings.min_learning_rate <= settings.learning_rate,
+        "weight_decay": not 0 <= settings.weight_decay < math.inf,
+        "beta1": not 0 <= settings.beta1 < 1,
+        "beta2": not 0 <= settings.beta2 < 1,
+        "grad_clip": not settings.grad_clip >= 0,  # 0: not at all
         "save_minutes": not settings.save_minutes >= 0,
         "save_steps": settings.save_steps < 0,
         "stall_timeout_s": settings.stall_timeout_s < 1,
@@ -49,6 +53,11 @@ def check(settings: Training, world_size: int = 1) -> None:
         if getattr(settings, key) not in options:
             known = ", ".join(map(str, options))
             raise UserError(f"training.{key}={getattr(settings, key)}: unknown; one of {known}")
+    if settings.batch_tokens > settings.tokens:
+        raise UserError(
+            f"training.batch_tokens={settings.batch_tokens}: one batch is more than training.tokens={settings.tokens}, "
+            "the whole budget; lower it or raise training.tokens"
+        )
     if settings.schedule_tokens is not None and settings.schedule_tokens < settings.tokens:
         raise UserError(
             f"training.schedule_tokens={settings.schedule_tokens}: the learning rate would be at its end before "

@@ -6,7 +6,7 @@ style: RMSNorm eps 1e-5, rotary base 10,000, no biases) and of Pythia (GPT-NeoX:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 NORM_EPS = 1e-5
 ROPE_THETA = 10_000.0
+_ROTATED = {"llama": 1.0, "gpt_neox": 0.25}
+"""Share of a head's dimensions that rotary positions turn, two by two."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,11 @@ class Parameters:
 def as_shape(shape: Shape | Mapping[str, Any]) -> Shape:
     """A checked `Shape` from a step's plain configuration; UserError when no model can have it."""
     shape = shape if isinstance(shape, Shape) else Shape(**shape)
-    if shape.architecture not in ("llama", "gpt_neox"):
-        raise UserError(f"shape.architecture={shape.architecture}: must be llama or gpt_neox")
+    if shape.architecture not in _ROTATED:
+        raise UserError(f"shape.architecture={shape.architecture}: unknown; one of llama, gpt_neox")
+    for key, value in asdict(shape).items():
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+            raise UserError(f"shape.{key}={value}: must be 1 or more")
     if shape.hidden_size % shape.num_attention_heads:
         raise UserError(
             f"shape.hidden_size={shape.hidden_size} is no multiple of num_attention_heads={shape.num_attention_heads}"
@@ -48,6 +53,13 @@ def as_shape(shape: Shape | Mapping[str, Any]) -> Shape:
         raise UserError(
             f"shape.num_attention_heads={shape.num_attention_heads} is no multiple of "
             f"num_key_value_heads={shape.num_key_value_heads}"
+        )
+    head = shape.hidden_size // shape.num_attention_heads
+    rotated = int(head * _ROTATED[shape.architecture])
+    if rotated < 2 or rotated % 2:
+        raise UserError(
+            f"shape.hidden_size={shape.hidden_size} and num_attention_heads={shape.num_attention_heads} make heads of "
+            f"{head}, of which rotary positions turn {rotated}: it must be an even number, e.g. with heads of 64"
         )
     return shape
 
@@ -89,7 +101,8 @@ def build_config(shape: Shape | Mapping[str, Any], *, eos_token_id: int | None =
         "eos_token_id": eos_token_id,
     }
     if shape.architecture == "gpt_neox":  # Pythia rotates a quarter of each head
-        rope = {"rope_type": "default", "rope_theta": ROPE_THETA, "partial_rotary_factor": 0.25}
+        share = _ROTATED["gpt_neox"]
+        rope = {"rope_type": "default", "rope_theta": ROPE_THETA, "partial_rotary_factor": share}
         return GPTNeoXConfig(**common, layer_norm_eps=NORM_EPS, rope_parameters=rope)
     return LlamaConfig(
         **common,

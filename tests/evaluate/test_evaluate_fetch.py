@@ -131,7 +131,21 @@ def test_what_is_missing_is_refused_with_the_command_that_fetches_it(tmp_path: P
     assert "--tasks prox_mmlu`" in refused(data=str(copy))
     assert "world_bpb needs held-out text" in refused(tasks=["world_bpb"], metric="world_bpb")
     assert "evaluation.metric=prox_piqa: is not among evaluation.tasks" in refused(metric="prox_piqa")
+    assert "evaluation.metric=world_bpb: is not among" in refused(metric="world_bpb", data="hub")
     assert prepared.identify(paper(data="hub")) == {}
+    own = {"tasks": ["arc_easy@2"], "metric": "arc_easy@2"}
+    assert "evaluation.data: arc_easy reads a prepared folder" in refused(**own)
+    assert prepared.identify(paper(data="hub", **own)) == {}
+    for data in (None, "hub", str(tmp_path)):
+        assert "nonsense: neither ours" in refused(tasks=["nonsense"], metric="nonsense", data=data)
+    assert "mmlu is a group of lm-eval's" in refused(tasks=["mmlu@5"], metric="mmlu@5", data="hub")
+    assert prepared.identify(paper(tasks=["mmlu"], metric="mmlu", data="hub")) == {}
+    assert "is a file; give the folder" in refused(data=str(fetched / "manifest.json"))
+    cloze = {"kind": "files", "tasks": ["world_bpb", "world_cloze"], "metric": "world_cloze"}
+    assert "world_cloze asks about the generated world" in refused(**cloze)
+    for text in ("{", "[]", '{"tasks": {"prox_sciq": {}}}'):
+        (tmp_path / "manifest.json").write_text(text)
+        assert "its manifest.json is damaged" in refused(data=str(tmp_path))
 
 
 def test_launch_refuses_before_anything_is_queued(launch: Command, tmp_path: Path) -> None:

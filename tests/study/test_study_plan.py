@@ -8,6 +8,7 @@ import pytest
 from prox_hpc.config import (
     Arm,
     Charges,
+    Checks,
     Cluster,
     Config,
     Corpus,
@@ -268,6 +269,11 @@ def given(**changes: Any) -> dict[str, Any]:
     }
 
 
+def asked(**changes: Any) -> dict[str, Any]:
+    """A cluster of which pre-training asks this."""
+    return {"cluster": Cluster(resources={"pretrain": Resources(**changes)})}
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -295,6 +301,35 @@ def given(**changes: Any) -> dict[str, Any]:
         ({"refiner": nano(serve=Serve(mem_fraction=1.5))}, "refiner.serve.mem_fraction=1.5: must be between 0 and 1"),
         ({"evaluation": Evaluation(name="e", array=0)}, "evaluation.array=0: must be 1 or more"),
         ({"evaluation": Evaluation(name="e", batch_size=0)}, "evaluation.batch_size=0: must be 1 or more"),
+        ({"evaluation": Evaluation(name="e", documents=0)}, "evaluation.documents=0: must be 1 or more"),
+        ({"evaluation": Evaluation(name="e", items=0)}, "evaluation.items=0: must be 1 or more"),
+        ({"seeds": [-1]}, r"seeds=\[-1\]: must be 0 or more"),
+        ({"corpus": Corpus("w", "generated", documents=0)}, "corpus.documents=0: must be 1 or more"),
+        ({"refiner": nano(seed_corpus=Corpus("s", "generated", limit=0))}, "refiner.seed_corpus.limit=0: must be 1"),
+        ({"refiner": nano(seed_corpus=Corpus("s", "web"))}, "refiner.seed_corpus.kind=web: unknown; one of generated"),
+        ({"corpus": Corpus("w", "generated", seed=-1)}, "corpus.seed=-1: must be 0 or more"),
+        ({"refiner": nano(serve=Serve(device="tpu"))}, "refiner.serve.device=tpu: unknown; one of cpu, cuda"),
+        ({"refiner": nano(serve=Serve(port=99999))}, "refiner.serve.port=99999: must be between 1 and 65535"),
+        ({"name": ""}, "name=: is empty; give a value or leave it out"),
+        ({"name": ".."}, "name=..: is no name for files; it may have"),
+        ({"corpus": Corpus("a/b", "generated")}, "corpus.name=a/b: is no name for files"),
+        ({"refiner": nano(seed_corpus=Corpus("a%j", "generated"))}, "refiner.seed_corpus.name=a%j: is no name"),
+        ({"trainee": Trainee(name="t", tokenizer="")}, "trainee.tokenizer=: is empty"),
+        ({"refiner": nano(doc_answers=["keep"])}, "refiner.doc_answers=.*: give two answers, keep and drop"),
+        ({"refiner": nano(doc_answers=["a", "ab"])}, "refiner.doc_answers=.*: give two answers, keep and drop"),
+        ({"refiner": nano(doc_threshold=float("nan"))}, "refiner.doc_threshold=nan: must be a number"),
+        ({"arm": {"x": Arm("refined", doc_threshold=float("inf"))}}, "arm.x.doc_threshold=inf: must be a number"),
+        ({"refiner": nano(checks=Checks(max_removed=float("nan")))}, "max_removed must be above 0"),
+        ({"cluster": Cluster(device="tpu")}, "cluster.device=tpu: unknown; one of cpu, cuda"),
+        ({"cluster": Cluster(backend="cloud")}, "cluster.backend=cloud: unknown; one of local, slurm"),
+        ({"cluster": Cluster(slots=0)}, "cluster.slots=0: must be 1 or more"),
+        (asked(processes=0), "cluster.resources.pretrain.processes=0: must be 1 or more"),
+        (asked(nodes=0), "cluster.resources.pretrain.nodes=0: must be 1 or more"),
+        (asked(cpus=0), "cluster.resources.pretrain.cpus=0: must be 1 or more"),
+        (asked(time_min=0), "cluster.resources.pretrain.time_min=0: must be 1 or more"),
+        (asked(gpus=-1), "cluster.resources.pretrain.gpus=-1: must be 0 or more"),
+        (asked(mem_gb=float("nan")), "cluster.resources.pretrain.mem_gb=nan: must be above 0"),
+        ({"cluster": Cluster(resources={"train": Resources()})}, "cluster.resources.train: no such kind of step; one"),
         ({"cluster": Cluster(assignment="random")}, "cluster.assignment=random: unknown; one of leased, static"),
         ({"cluster": Cluster(lease_s=9)}, "cluster.lease_s=9: must be 10 or more"),
         ({"cluster": Cluster(successors=-1)}, "cluster.successors=-1: must be 0 or more"),

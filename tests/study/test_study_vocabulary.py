@@ -66,7 +66,10 @@ def test_launch_checks_the_tokenizer_and_the_ranks(tmp_path: Path) -> None:
     big = folder(tmp_path / "big", 3000)
     with pytest.raises(UserError, match=r"has 3000 tokens, trainee\.shape\.vocab_size gives 2048; set it to 3000"):
         check(composed(f"trainee.tokenizer={big}", "dry_run=true"))
-    ranks = ("cluster=slurm", "cluster.resources.pretrain.nodes=3", "cluster.resources.pretrain.processes=2")
+    ranks = (
+        "cluster=slurm", "cluster.resources.pretrain.nodes=3", "cluster.resources.pretrain.processes=2",
+        "cluster.resources.pretrain.gpus=2",
+    )  # fmt: skip
     with pytest.raises(UserError, match=r"trainee\.training\.batch_tokens=2048 must be a multiple of .* \* 6"):
         check(composed(*ranks, "dry_run=true"))
     missing = ("evaluation=files", f"evaluation.path={tmp_path}/none.jsonl", "dry_run=true")

@@ -63,7 +63,18 @@ def test_seed_decides_the_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"architecture": "mamba"}, {"hidden_size": 130, "num_attention_heads": 4}, {"num_key_value_heads": 3}]
+    "wrong",
+    [
+        {"architecture": "mamba"},
+        {"hidden_size": 130, "num_attention_heads": 4},
+        {"num_key_value_heads": 3},
+        {"num_attention_heads": 0},
+        {"num_key_value_heads": 0},
+        {"vocab_size": -1},
+        {"num_hidden_layers": 0},
+        {"hidden_size": 130},  # heads of 65
+        {"hidden_size": 24, "architecture": "gpt_neox"},  # of each 12, a quarter is turned
+    ],
 )
 def test_impossible_shapes_are_the_users_mistake(wrong: dict[str, int | str]) -> None:
     with pytest.raises(UserError, match="shape\\."):
