@@ -35,7 +35,8 @@ def check_models(config: Config) -> None:
 
 def is_folder(name: str) -> bool:
     """Whether a folder is meant; else it is a hub name."""
-    return Path(name).expanduser().exists() or name.startswith(("/", "./", "../", "~"))
+    hub = name.count("/") <= 1 and not name.startswith(("/", "./", "../", "~"))
+    return Path(name).expanduser().exists() or not hub
 
 
 def _check_parts(key: str, folder: str, parts: dict[str, str]) -> None:

@@ -44,6 +44,7 @@ _CHOICES = {
     "corpus.kind": ("generated", "files"),
     "refiner.seed_corpus.kind": ("generated", "files"),
     "refiner.serve.device": ("cpu", "cuda"),
+    "refiner.serve.dtype": ("auto", "half", "float16", "bfloat16", "float", "float32"),  # SGLang's
     "cluster.backend": ("local", "slurm"),
     "cluster.device": ("cpu", "cuda"),
     "cluster.assignment": ("leased", "static"),

@@ -82,6 +82,10 @@ def test_a_refiner_needs_weights_of_any_kind(tmp_path: Path) -> None:
     assert f"refiner.chunk_model={empty}: has no weights" in refused(*given, f"refiner.chunk_model={empty}")
 
 
+def test_a_mistyped_folder_is_not_taken_for_a_hub_name() -> None:
+    assert "trainee.tokenizer=no/such/folder: no tokenizer.json there" in refused("trainee.tokenizer=no/such/folder")
+
+
 def test_shapes_and_contexts_of_what_is_made_here() -> None:
     for section in ("trainee", "refiner"):
         assert f"{section}.shape.hidden_size=130" in refused(f"{section}.shape.hidden_size=130")

@@ -309,6 +309,7 @@ def asked(**changes: Any) -> dict[str, Any]:
         ({"refiner": nano(seed_corpus=Corpus("s", "web"))}, "refiner.seed_corpus.kind=web: unknown; one of generated"),
         ({"corpus": Corpus("w", "generated", seed=-1)}, "corpus.seed=-1: must be 0 or more"),
         ({"refiner": nano(serve=Serve(device="tpu"))}, "refiner.serve.device=tpu: unknown; one of cpu, cuda"),
+        ({"refiner": nano(serve=Serve(dtype="fp32"))}, "refiner.serve.dtype=fp32: unknown; one of auto, half"),
         ({"refiner": nano(serve=Serve(port=99999))}, "refiner.serve.port=99999: must be between 1 and 65535"),
         ({"name": ""}, "name=: is empty; give a value or leave it out"),
         ({"name": ".."}, "name=..: is no name for files; it may have"),
