@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -80,14 +81,11 @@ def test_a_rank_keeps_the_gpus_that_slurm_gave_and_learns_its_group(monkeypatch:
         "SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_NTASKS": "4",
         "SLURM_JOB_NUM_NODES": "2", "SLURM_NODEID": "1", "SLURM_PROCID": "3", "SLURM_LOCALID": "1",
     }  # fmt: skip
-    for name, value in {**slurm, "CUDA_VISIBLE_DEVICES": "4,6", "MASTER_ADDR": "of a prologue"}.items():
-        monkeypatch.setenv(name, value)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("submitit.JobEnvironment.hostnames", ["n1", "n2"])
-    _distributed_environment()
-    group = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")}
-    assert group == {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "n1"}
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6"
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
-        monkeypatch.setenv(name, os.environ[name])  # so that they are gone after the test
+    # patch.dict also takes away what the function adds
+    with patch.dict(os.environ, {**slurm, "CUDA_VISIBLE_DEVICES": "4,6", "MASTER_ADDR": "of a prologue"}):
+        _distributed_environment()
+        group = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")}
+        assert group == {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "n1"}
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6"
+    assert "WORLD_SIZE" not in os.environ
