@@ -39,8 +39,9 @@ WAIT_S = 2.0
 def run(task: Task) -> None:
     """Refine blocks until all are done or in others' hands; those already published are left alone.
 
-    Interrupted when told to stop before that. The task of a step that has only one waits for what helpers have in
-    their hands, since the step is sealed when it ends.
+    Interrupted when told to stop before that. The task of a step that has only one looks again, and waits for what
+    helpers have in their hands, since the step is sealed when it ends: the same task started a second time has taken
+    back the notes of unreadable blocks, to try them once more.
     """
     settings = Settings.of(task)
     leases = Leases(task.state / "leases", this_owner(task.index), settings.lease_s) if task.step.leased else None
@@ -50,7 +51,7 @@ def run(task: Task) -> None:
         while job.left():
             for stages in (("doc",), ("chunk",)) if settings.phased else (("doc", "chunk"),):
                 job.serve(stages)
-            if task.step.tasks > 1 or task.index > 0 or not task.step.leased:
+            if task.step.tasks > 1 or task.index > 0:
                 break
             if job.left():
                 _wait(task, WAIT_S)

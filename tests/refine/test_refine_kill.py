@@ -321,7 +321,8 @@ def test_published_programs_stay_when_the_model_answers_otherwise(
         command = [*serve["command"], "--kept", str(0.3 + 0.1 * number)]
         runtime = step.step.runtime | {"serve": serve | {"command": command}}
         write_step(step.task.store, replace(step.step, runtime=runtime))
-        before = step.products()
+        # a note of an unreadable block is no product: whoever starts takes it back, to try once more
+        before = {name: value for name, value in step.products().items() if not name.endswith(".failed.json")}
         assert tasks.run(step.file, at=(point, after)) == -signal.SIGKILL, tasks.said()
         assert before.items() <= step.products().items()
     before = step.products()
