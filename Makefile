@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# Processes of `make test`: a core and 8 GiB each.
+# Processes of `make test`, a core each.
 JOBS   ?= 2
 
 .PHONY: help install quickstart test check format clean
